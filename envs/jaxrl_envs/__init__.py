@@ -1,0 +1,50 @@
+"""Environments that ship with jaxrl; `jaxrl.make_env("jaxrl/<name>")` makes them by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxrl.env import Environment
+
+# name: module and constructor. Modules are imported when one of their environments is made.
+_ENVS = {
+    "probe_constant": ("probes", "constant_probe"),
+    "probe_observation": ("probes", "observation_probe"),
+    "probe_discount": ("probes", "discount_probe"),
+    "probe_action": ("probes", "action_probe"),
+    "probe_contextual": ("probes", "contextual_probe"),
+    "probe_truncation": ("probes", "truncation_probe"),
+    "probe_termination": ("probes", "termination_probe"),
+    "probe_continuous": ("probes", "continuous_probe"),
+    "probe_memory": ("probes", "memory_probe"),
+}
+
+
+def list_envs() -> tuple[str, ...]:
+    """Every name that `make` knows, without the prefix "jaxrl/"."""
+    return tuple(_ENVS)
+
+
+def make(name: str, **constructor_kwargs: Any) -> Environment:
+    """A new environment.
+
+    Args:
+      name: one of `list_envs()`.
+      **constructor_kwargs: the constructor's own arguments.
+    Raises:
+      ValueError: if the name is unknown, or an argument does not fit.
+    """
+    if name not in _ENVS:
+        nearest = difflib.get_close_matches(name, _ENVS, n=3, cutoff=0.4) or list(_ENVS)
+        raise ValueError(
+            f"unknown environment {name!r}; expected one such as {', '.join(nearest)} (jaxrl_envs.list_envs())"
+        )
+    module, constructor = _ENVS[name]
+    build = getattr(importlib.import_module(f"jaxrl_envs.{module}"), constructor)
+    try:
+        return build(**constructor_kwargs)
+    except TypeError as error:
+        raise ValueError(f"jaxrl/{name}: {error}; see help(jaxrl_envs.{module}.{constructor})") from error

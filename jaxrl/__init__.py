@@ -1,0 +1,53 @@
+"""jaxrl: reinforcement learning, meta-learned objectives and evolution as pure JAX functions.
+
+Everything is loaded on first use, so `import jaxrl` costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Algorithm": "algorithm",
+    "train": "algorithm",
+    "sweep": "algorithm",
+    "with_evaluation": "algorithm",
+    "Environment": "env",
+    "autoreset": "env",
+    "time_limit": "env",
+    "vectorize": "env",
+    "make_env": "adapters",
+    "list_envs": "adapters",
+    "to_gymnax": "adapters",
+    "check_environment": "env_checks",
+    "evaluate": "evaluation",
+    "ppo": "presets",
+    "PPOConfig": "presets",
+    "PPOHparams": "presets",
+    "a2c": "presets",
+    "run": "runs",
+    "run_sweep": "runs",
+    "resume": "runs",
+    "load_run": "runs",
+    "Run": "runs",
+    "Results": "results",
+    "use_all_cores": "runtime",
+    "use_compilation_cache": "runtime",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(f"jaxrl.{_EXPORTS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'jaxrl' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

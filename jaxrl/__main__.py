@@ -1,0 +1,5 @@
+"""`python -m jaxrl`: the command line."""
+
+from jaxrl.cli import main
+
+main()

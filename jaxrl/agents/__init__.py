@@ -1,0 +1,1 @@
+"""Agents: learners without a loop. Each file builds one `jaxrl.types.Agent`."""

@@ -1,0 +1,124 @@
+"""The one rollout: an agent and a vectorised environment, for a fixed number of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.ops.distributions import to_environment
+from jaxrl.types import Agent, Key, Metrics, Rollout, Timestep
+
+
+@struct.dataclass
+class Interaction:
+    """Where an agent and its environments stand, leaves [B, …].
+
+    Attributes:
+      env_state: of the auto-resetting environment.
+      obs: to act on next.
+      is_first: bool, `obs` opens an episode.
+      memory: the agent's.
+      episode_return, episode_length: of the episodes under way, float32 and int32.
+    """
+
+    env_state: Any
+    obs: Any
+    is_first: jax.Array
+    memory: Any
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+
+def begin(key: Key, agent: Agent, env: Any, env_params: Any) -> Interaction:
+    """First states of all environments of `env`, an auto-resetting vectorised environment."""
+    env_state, obs = env.reset(key, env_params)
+    num = env.num_envs
+    zeros = jnp.zeros(num)
+    return Interaction(env_state, obs, jnp.ones(num, bool), agent.memory(num), zeros, zeros.astype(jnp.int32))
+
+
+def interact(
+    keys: Key, agent: Agent, agent_state: Any, env: Any, env_params: Any, now: Interaction, explore: bool
+) -> tuple[Interaction, jax.Array, Any, Timestep]:
+    """One step in every environment.
+
+    Args:
+      keys: [2], for the agent and for the environment: drawn by the loop for all steps at once, since a split inside
+        each step costs as much as stepping a small environment.
+      agent, agent_state, env, env_params, now: as in `rollout`.
+      explore: sample, or take the mode.
+    Returns:
+      The interaction after it, the policy's action, the agent's extras, and the timestep.
+    """
+    key_act, key_env = keys
+    action, memory, extras = agent.act(key_act, agent_state, now.memory, now.obs, now.is_first, explore)
+    applied = to_environment(env.action_space(env_params), action)
+    env_state, timestep = env.step(key_env, now.env_state, applied, env_params)
+    done = timestep.terminated | timestep.truncated
+    after = Interaction(
+        env_state=env_state,
+        obs=timestep.obs,
+        is_first=done,
+        memory=memory,
+        episode_return=jnp.where(now.is_first, 0.0, now.episode_return) + timestep.reward,
+        episode_length=jnp.where(now.is_first, 0, now.episode_length) + 1,
+    )
+    return after, action, extras, timestep
+
+
+def rollout(
+    key: Key, agent: Agent, agent_state: Any, env: Any, env_params: Any, now: Interaction, num_steps: int
+) -> tuple[Interaction, Rollout, Metrics]:
+    """`num_steps` steps of exploration in every environment, episodes running on from call to call.
+
+    What the agent says of a successor is what it says of the next observation, save where the episode was cut: there
+    it is asked about `final_obs`, with its memory before the reset. Those steps are few, so the question is inside
+    a branch (which a `vmap` over seeds turns into a select).
+
+    Returns:
+      The interaction after it; the rollout, leaves [T, B, …]; and "episode/return", "episode/length" (means over
+      the episodes that ended, NaN if none did) and "episode/count".
+    """
+    first_memory = now.memory
+
+    def body(now: Interaction, inputs: tuple[Key, jax.Array]) -> tuple[Interaction, Any]:
+        keys, is_last = inputs
+        after, action, extras, timestep = interact(keys[:2], agent, agent_state, env, env_params, now, True)
+        ask = timestep.truncated | is_last
+
+        def final_extras() -> Any:
+            never = jnp.zeros_like(ask)
+            return agent.act(keys[2], agent_state, after.memory, timestep.final_obs, never, True)[2]
+
+        final = jax.lax.cond(jnp.any(ask), final_extras, lambda: jax.tree.map(jnp.zeros_like, extras))
+        row = (now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, now.is_first, extras)
+        return after, (row, final, ask, after.episode_return, after.episode_length)
+
+    is_last = jnp.arange(num_steps) == num_steps - 1
+    now, (row, final, ask, returns, lengths) = jax.lax.scan(body, now, (jax.random.split(key, (num_steps, 3)), is_last))
+
+    def successor(of_final: jax.Array, of_obs: jax.Array) -> jax.Array:
+        mask = ask.reshape(ask.shape + (1,) * (of_obs.ndim - 2))
+        return jnp.where(mask, of_final, jnp.roll(of_obs, -1, axis=0))
+
+    extras = row[-1]
+    experience = Rollout(*row, jax.tree.map(successor, final, extras), first_memory)
+    done = experience.terminated | experience.truncated
+    return now, experience, episode_metrics(done, returns, lengths)
+
+
+def episode_metrics(done: jax.Array, returns: jax.Array, lengths: jax.Array) -> Metrics:
+    """Means over the episodes that ended, arrays of one shape; NaN where none did."""
+    count = jnp.sum(done)
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.where(count > 0, jnp.sum(jnp.where(done, x, 0)) / jnp.maximum(count, 1), jnp.nan)
+
+    return {
+        "episode/return": mean(returns),
+        "episode/length": mean(lengths),
+        "episode/count": count.astype(jnp.float32),
+    }

@@ -1,0 +1,128 @@
+"""Networks: linen modules from a batch of observations [N, …] to a dict of heads [N, width]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": nn.relu,
+    "swish": nn.swish,
+    "gelu": nn.gelu,
+    "elu": nn.elu,
+}
+TORSOS = ("auto", "mlp", "cnn")
+_HIDDEN_GAIN = float(np.sqrt(2.0))
+
+
+def encode(space: Space, obs: jax.Array) -> jax.Array:
+    """Observations as a network takes them: integers of Discrete spaces one-hot, all else float32.
+
+    Args:
+      space: of one observation.
+      obs: [N, *space.shape], native dtype.
+    Returns:
+      [N, …] float32; images keep their axes, everything else is flattened.
+    """
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(obs, space.n)
+    if isinstance(space, MultiDiscrete):
+        return jnp.concatenate([jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], -1)
+    obs = obs.astype(jnp.float32)
+    return obs if len(space.shape) == 3 else obs.reshape(obs.shape[0], -1)
+
+
+def resolve_torso(torso: str, space: Space) -> str:
+    """"auto" is a CNN for observations of shape [height, width, channels], else an MLP.
+
+    Raises:
+      ValueError: for an unknown torso, or a CNN on observations that are no images.
+    """
+    if torso not in TORSOS:
+        raise ValueError(f"torso = {torso!r}: expected one of {', '.join(TORSOS)}")
+    is_image = isinstance(space, Box) and len(space.shape) == 3
+    if torso == "cnn" and not is_image:
+        raise ValueError(f"torso = 'cnn' needs observations [height, width, channels], got {space}; use 'mlp'")
+    return ("cnn" if is_image else "mlp") if torso == "auto" else torso
+
+
+class PatchConv(nn.Module):
+    """Convolution, stride 1, VALID, as one matrix product over patches; parameters as in `nn.Conv`.
+
+    Under `vmap` over seeds a convolution becomes a grouped one, which XLA runs slowly; this becomes a batched matmul.
+    """
+
+    features: int
+    size: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] -> [N, H-size+1, W-size+1, features]."""
+        size, channels = self.size, x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.orthogonal(_HIDDEN_GAIN), (size, size, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+        patches = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+        return jnp.concatenate(patches, -1) @ kernel.reshape(-1, self.features) + bias
+
+
+class Torso(nn.Module):
+    """Hidden layers: an optional small CNN (MinAtar's: 16 filters of 3x3), then an MLP. [N, …] -> [N, width]."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    kind: str = "mlp"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of a batch of encoded observations."""
+        activation = ACTIVATIONS[self.activation]
+        if self.kind == "cnn":
+            x = activation(PatchConv(16)(x))
+        x = x.reshape(x.shape[0], -1)
+        for size in self.hidden_sizes:
+            x = activation(nn.Dense(size, kernel_init=nn.initializers.orthogonal(_HIDDEN_GAIN))(x))
+        return x
+
+
+class ActorCritic(nn.Module):
+    """A policy and further heads, on separate torsos or a shared one.
+
+    Attributes:
+      num_policy_outputs: width of "policy" (initial gain 0.01: nearly uniform at first).
+      heads: names and widths of the others, "value" among them (gain 1).
+      log_std: whether there is a "log_std" parameter [num_policy_outputs], first 0.
+      shared_torso: one torso for all heads, else one for the policy and one for the others.
+    """
+
+    num_policy_outputs: int
+    heads: tuple[tuple[str, int], ...]
+    log_std: bool
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    torso: str
+    shared_torso: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        """[N, …] encoded observations -> {"policy": [N, P], name: [N, width], …}."""
+        features = Torso(self.hidden_sizes, self.activation, self.torso, name="torso")(x)
+        outputs = {"policy": _head("policy", self.num_policy_outputs, 0.01)(features)}
+        if not self.shared_torso:
+            features = Torso(self.hidden_sizes, self.activation, self.torso, name="critic_torso")(x)
+        for name, width in self.heads:
+            outputs[name] = _head(name, width, 1.0)(features)
+        if self.log_std:
+            outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_policy_outputs,))
+        return outputs
+
+
+def _head(name: str, width: int, gain: float) -> nn.Dense:
+    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain), name=f"head_{name}")

@@ -1,0 +1,1 @@
+"""Stateless mathematics: returns, distributions, running statistics, minibatches. No module here keeps state."""

@@ -1,0 +1,176 @@
+"""Policy distributions: pytrees over parameter arrays, so that `vmap`, `scan` and storage in a rollout just work.
+
+Written out here rather than taken from distrax, whose import costs 2.5 s and whose objects break when they leave a
+`vmap`; distrax is the oracle of the tests.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.types import Key
+
+_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@struct.dataclass
+class Categorical:
+    """Distribution over 0 … A-1.
+
+    Attributes:
+      logits: [..., A], unnormalised; -inf forbids an action.
+    """
+
+    logits: jax.Array
+
+    def sample(self, key: Key) -> jax.Array:
+        """[...] int32."""
+        return jax.random.categorical(key, self.logits)
+
+    def mode(self) -> jax.Array:
+        """[...] int32, the most probable."""
+        return jnp.argmax(self.logits, -1).astype(jnp.int32)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] log-probabilities of `action` [...]."""
+        # A comparison, not a gather: the gradient of a gather is a scatter, slow on every backend.
+        chosen = action[..., None] == jnp.arange(self.logits.shape[-1])
+        return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(self.logits), 0.0), -1)
+
+    def entropy(self) -> jax.Array:
+        """[...] nats."""
+        return -_sum_where_probable(jax.nn.log_softmax(self.logits), jax.nn.log_softmax(self.logits))
+
+    def kl(self, other: Categorical) -> jax.Array:
+        """[...] KL(self || other), nats."""
+        log_p = jax.nn.log_softmax(self.logits)
+        return _sum_where_probable(log_p, log_p - jax.nn.log_softmax(other.logits))
+
+
+def _sum_where_probable(log_p: jax.Array, term: jax.Array) -> jax.Array:
+    """`sum p * term`, with 0 (and a zero gradient) where p is 0."""
+    probable = jnp.isfinite(log_p)
+    return jnp.sum(jnp.where(probable, jnp.exp(log_p) * jnp.where(probable, term, 0.0), 0.0), -1)
+
+
+@struct.dataclass
+class MultiCategorical:
+    """Independent categoricals, one per element of a `MultiDiscrete` action.
+
+    Attributes:
+      logits: [..., sum(nvec)], the elements' logits side by side.
+      nvec: static sizes.
+    """
+
+    logits: jax.Array
+    nvec: tuple[int, ...] = struct.field(pytree_node=False)
+
+    def _parts(self) -> list[Categorical]:
+        splits = np.cumsum(self.nvec)[:-1].tolist()
+        return [Categorical(part) for part in jnp.split(self.logits, splits, -1)]
+
+    def sample(self, key: Key) -> jax.Array:
+        """[..., len(nvec)] int32."""
+        keys = jax.random.split(key, len(self.nvec))
+        return jnp.stack([part.sample(k) for part, k in zip(self._parts(), keys, strict=True)], -1)
+
+    def mode(self) -> jax.Array:
+        """[..., len(nvec)] int32."""
+        return jnp.stack([part.mode() for part in self._parts()], -1)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...], summed over elements."""
+        return sum((p.log_prob(action[..., i]) for i, p in enumerate(self._parts())), jnp.float32(0.0))
+
+    def entropy(self) -> jax.Array:
+        """[...] nats."""
+        return sum((p.entropy() for p in self._parts()), jnp.float32(0.0))
+
+    def kl(self, other: MultiCategorical) -> jax.Array:
+        """[...] KL(self || other), nats."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return sum((p.kl(q) for p, q in pairs), jnp.float32(0.0))
+
+
+@struct.dataclass
+class DiagNormal:
+    """Gaussian with a diagonal covariance; the last axis is one action of dimension D.
+
+    Attributes:
+      mean, log_std: [..., D].
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+
+    def sample(self, key: Key) -> jax.Array:
+        """[..., D] float32, unclipped: `log_prob` is that of the action as sampled."""
+        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
+
+    def mode(self) -> jax.Array:
+        """[..., D], the mean."""
+        return self.mean
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] log-density of `action` [..., D]."""
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, -1)
+
+    def entropy(self) -> jax.Array:
+        """[...] nats (differential)."""
+        return jnp.sum(self.log_std + 0.5 + _LOG_SQRT_2PI, -1)
+
+    def kl(self, other: DiagNormal) -> jax.Array:
+        """[...] KL(self || other), nats."""
+        ratio = jnp.exp(2.0 * (self.log_std - other.log_std))
+        distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
+        return 0.5 * jnp.sum(ratio + distance - 1.0 - 2.0 * (self.log_std - other.log_std), -1)
+
+
+Policy = Categorical | MultiCategorical | DiagNormal
+
+
+def num_policy_outputs(space: Space) -> int:
+    """How many numbers a network must put out for a policy over `space`.
+
+    Raises:
+      ValueError: for a Box of integers or of more than one axis.
+    """
+    if isinstance(space, Discrete):
+        return space.n
+    if isinstance(space, MultiDiscrete):
+        return sum(space.nvec)
+    if len(space.shape) != 1 or not jnp.issubdtype(space.dtype, jnp.floating):
+        raise ValueError(f"policies take Discrete, MultiDiscrete or a float Box of one axis as action space, got {space}")
+    return space.shape[0]
+
+
+def policy(space: Space, outputs: jax.Array, log_std: jax.Array | None = None) -> Policy:
+    """The policy over `space` that a network's outputs describe.
+
+    Args:
+      space: of actions.
+      outputs: [..., num_policy_outputs(space)].
+      log_std: [D], for a Box: a parameter that does not depend on the observation.
+    """
+    if isinstance(space, Discrete):
+        return Categorical(outputs)
+    if isinstance(space, MultiDiscrete):
+        return MultiCategorical(outputs, space.nvec)
+    if log_std is None:
+        raise ValueError("a policy over a Box needs log_std")
+    return DiagNormal(outputs, jnp.broadcast_to(log_std, outputs.shape))
+
+
+def to_environment(space: Space, action: jax.Array) -> jax.Array:
+    """What the environment is given for a sampled action: clipped into a Box, else unchanged."""
+    if isinstance(space, Box):
+        low, high = space.bounds()
+        return jnp.clip(action, low, high)
+    return action

@@ -1,0 +1,284 @@
+"""`run`, `run_sweep`, `resume` and `load_run`: what users call, and the run directory that it leaves.
+
+A run directory holds `run.json` (what was asked), `program_NN/` (checkpoints and metrics, chunk by chunk), and when
+the run is over `results.npz` and `results.json`, `summary.json` and `figures/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl import checkpoint
+from jaxrl.adapters import make_env
+from jaxrl.files import read_json, write_json
+from jaxrl.evaluation import Episodes, evaluate, record
+from jaxrl.plan import Plan, make_plan
+from jaxrl.presets import find_preset
+from jaxrl.progress import Progress
+from jaxrl.provenance import provenance
+from jaxrl.results import Results
+from jaxrl.runner import Execution, Options, executions, merge, split_numbers
+from jaxrl.runtime import use_all_cores
+
+_FORMAT = 1
+
+
+def run_sweep(
+    algorithm: str,
+    env: str,
+    *,
+    seeds: int | Sequence[int] = 8,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    options: Options | None = None,
+) -> Results:
+    """Trains every setting of a grid with every seed.
+
+    Settings that are numbers are swept inside one compiled program; settings that change shapes are grouped into as
+    few programs as needed. The work is cut into chunks; after each, progress is shown and a checkpoint written.
+
+    Args:
+      algorithm: a name, see `jaxrl list algorithms`.
+      env: a name, see `jaxrl list envs`.
+      seeds: how many (0, 1, …), or which.
+      grid: {setting: values}; the cells are their product. "env.<name>" sweeps a parameter of the environment.
+      settings: {setting: value}, fixed; see `jaxrl config ALGORITHM ENV`.
+      out: the run directory to make; `None` keeps everything in memory.
+      progress: show a progress bar.
+      options: chunks, evaluations and layout.
+    Returns:
+      `Results`, with dimensions hyperparameters, seed and step.
+    Raises:
+      ValueError: for names, types and numbers that do not fit, before anything is compiled.
+    """
+    hint = use_all_cores()
+    options = options or Options()
+    environment = make_env(env)
+    plan = make_plan(algorithm, env, seeds, settings or {}, grid or {}, environment.default_params)
+    directory = None
+    if out is not None:
+        directory = Path(out)
+        _refuse_other_run(directory)
+    parts = executions(plan, environment, options, directory)
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        layout = [list(part.layout) for part in parts]
+        write_json(directory / "run.json", _description(plan, options, layout))
+    return _execute(plan, parts, directory, Progress(progress, hint))
+
+
+def run(
+    algorithm: str,
+    env: str,
+    *,
+    seeds: int | Sequence[int] = 1,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    options: Options | None = None,
+) -> Results:
+    """Trains one setting with one seed or several: `run_sweep` without a grid."""
+    return run_sweep(
+        algorithm, env, seeds=seeds, settings=settings, out=out, progress=progress, options=options
+    )
+
+
+def resume(path: str | Path, progress: bool = True) -> Results:
+    """Finishes a run that was interrupted; metrics and parameters equal those of an uninterrupted one bit for bit.
+
+    Args:
+      path: its directory.
+      progress: show a progress bar.
+    Raises:
+      ValueError: if the directory holds no run, or one made on more devices than there are here.
+      CheckpointError: if its newest checkpoint is damaged.
+    """
+    hint = use_all_cores()
+    directory = Path(path)
+    plan, options, layout = _read_description(directory)
+    parts = executions(plan, make_env(plan.env), options, directory)
+    here = [list(part.layout) for part in parts]
+    if layout and here != layout:
+        raise ValueError(
+            f"{directory} was laid out over (devices, batch) {layout}, and here it would be {here}: resuming bit for "
+            f"bit needs the same number of devices"
+        )
+    return _execute(plan, parts, directory, Progress(progress, hint))
+
+
+class Run:
+    """A finished or interrupted run, opened from its directory.
+
+    Attributes:
+      path: the directory.
+      plan: what was asked.
+      env: the environment.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        use_all_cores()
+        self.path = Path(path)
+        self.plan, self._options, _ = _read_description(self.path)
+        self.env = make_env(self.plan.env)
+        self._preset = find_preset(self.plan.algorithm)
+        self._parts = executions(self.plan, self.env, self._options, self.path)
+        self._states: dict[int, Any] = {}
+
+    @property
+    def results(self) -> Results:
+        """Metrics of all cells and seeds.
+
+        Raises:
+          ValueError: if the run has not finished.
+        """
+        if not (self.path / "results.npz").exists():
+            raise ValueError(f"{self.path} has not finished; `jaxrl resume {self.path}` first")
+        return Results.load(self.path)
+
+    def policy(self, cell: int | None = None, seed: int | None = None) -> tuple[Any, Any, Any]:
+        """One trained policy.
+
+        Args:
+          cell: index of the grid's cell; by default the best one.
+          seed: one of the plan's seeds; by default the first.
+        Returns:
+          The agent, its state, and the parameters of the environment.
+        """
+        cell = (int(self.results.best()["index"]) if len(self.plan.cells) > 1 else 0) if cell is None else cell
+        seed = self.plan.seeds[0] if seed is None else seed
+        if not 0 <= cell < len(self.plan.cells):
+            raise ValueError(f"cell = {cell}: expected an index in [0, {len(self.plan.cells) - 1}]")
+        if seed not in self.plan.seeds:
+            raise ValueError(f"seed = {seed}: this run has seeds {list(self.plan.seeds)}")
+        number = next(i for i, part in enumerate(self._parts) if cell in part.program.cells)
+        program = self._parts[number].program
+        if number not in self._states:
+            self._states[number] = self._parts[number].restore()
+        column = program.cells.index(cell)
+        row = column * len(self.plan.seeds) + self.plan.seeds.index(seed)
+        state = jax.tree.map(lambda leaf: leaf[row], self._states[number])
+        numbers = {name: values[column] for name, values in program.numbers.items()}
+        hp, env_params = split_numbers(self._preset, self.env, numbers)
+        return self._preset.agent(self.env, program.config, hp, env_params), state.agent, env_params
+
+    def evaluate(
+        self, num_episodes: int = 32, cell: int | None = None, seed: int | None = None, key: int = 0
+    ) -> Episodes:
+        """Whole greedy episodes of one trained policy; leaves [num_episodes]."""
+        agent, state, env_params = self.policy(cell, seed)
+        play = jax.jit(lambda k, s: evaluate(k, agent, s, self.env, env_params, num_episodes))
+        return jax.tree.map(np.asarray, play(jax.random.key(key), state))
+
+    def render(
+        self,
+        path: str | Path | None = None,
+        cell: int | None = None,
+        seed: int | None = None,
+        key: int = 0,
+        max_steps: int = 500,
+    ) -> Path:
+        """Writes a replay of one greedy episode of one trained policy: `.gif`, or `.html` with a player."""
+        from jaxrl.rendering import Trajectory, render
+
+        agent, state, env_params = self.policy(cell, seed)
+        play = jax.jit(lambda k, s: record(k, agent, s, self.env, env_params, max_steps))
+        rows = jax.tree.map(np.asarray, play(jax.random.key(key), state))
+        ends = np.flatnonzero(rows["done"])
+        length = int(ends[0]) + 1 if len(ends) else max_steps
+        cut = jax.tree.map(lambda leaf: leaf[:length], rows)
+        trajectory = Trajectory(cut["states"], cut["obs"], cut["action"], cut["reward"], length)
+        target = Path(path) if path is not None else self.path / "figures" / "replay.gif"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        seed = self.plan.seeds[0] if seed is None else seed
+        caption = f"{self.plan.algorithm} on {self.plan.env}, seed {seed}, return {cut['reward'].sum():.1f}"
+        return render(self.plan.env, self.env, env_params, trajectory, target, caption=caption)
+
+
+def load_run(path: str | Path) -> Run:
+    """Opens a run directory.
+
+    Raises:
+      ValueError: if it holds no run.
+    """
+    return Run(path)
+
+
+def _execute(plan: Plan, parts: list[Execution], directory: Path | None, progress: Progress) -> Results:
+    began = time.perf_counter()
+    total = sum(part.num_updates * part.program.config.steps_per_update * part.num_runs for part in parts)
+    with progress.start(f"{plan.algorithm} {plan.env}", total):
+        outcomes = []
+        for part in parts:
+            progress.skip(part.done * part.program.config.steps_per_update * part.num_runs)
+            outcomes.append(part.run(progress.report))
+    steps, metrics = merge(plan, [(p.program, o.metrics) for p, o in zip(parts, outcomes, strict=True)])
+    train_seconds = sum(outcome.train_seconds for outcome in outcomes)
+    info = {
+        "algorithm": plan.algorithm,
+        "env": plan.env,
+        "num_programs": len(parts),
+        "layout": [list(part.layout) for part in parts],
+        "compile_seconds": sum(outcome.compile_seconds for outcome in outcomes),
+        "train_seconds": train_seconds,
+        "wall_seconds": time.perf_counter() - began,
+        "steps_per_second": total / train_seconds,
+        **({"install_seconds": float(v)} if (v := os.environ.get("JAXRL_INSTALL_SECONDS")) else {}),
+        **provenance(),
+    }
+    results = Results(
+        hparams={name: _labels([cell[name] for cell in plan.cells]) for name in plan.grid},
+        seeds=np.asarray(plan.seeds),
+        steps=steps,
+        metrics=metrics,
+        config={**plan.to_json(), "programs": [dataclasses.asdict(part.program.config) for part in parts]},
+        info=info,
+    )
+    if directory is not None:
+        results.save(directory)
+        write_json(directory / "summary.json", results.summary())
+        results.plot(directory / "figures" / "learning_curves.png")
+    return results
+
+
+def _labels(values: list[Any]) -> np.ndarray:
+    """Values as an array; tuples and None as text."""
+    plain = all(isinstance(value, bool | int | float | str) for value in values)
+    return np.asarray(values if plain else [str(value) for value in values])
+
+
+def _description(plan: Plan, options: Options, layout: list[list[int]]) -> dict[str, Any]:
+    asked = {"plan": plan.to_json(), "options": dataclasses.asdict(options), "layout": layout}
+    return {"format": _FORMAT, **asked, **provenance()}
+
+
+def _read_description(directory: Path) -> tuple[Plan, Options, Any]:
+    file = directory / "run.json"
+    if not file.exists():
+        raise ValueError(f"{directory} holds no run: {file.name} is missing; `jaxrl train` and `jaxrl sweep` make runs")
+    try:
+        data = read_json(file)
+        if data["format"] != _FORMAT:
+            raise ValueError(f"{file} has format {data['format']}, and this jaxrl reads {_FORMAT}; update jaxrl")
+        return Plan.from_json(data["plan"]), Options(**data["options"]), data["layout"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise checkpoint.CheckpointError(f"{file} is damaged: {error!r}") from error
+
+
+def _refuse_other_run(directory: Path) -> None:
+    if (directory / "run.json").exists():
+        raise ValueError(
+            f"{directory} holds another run; `jaxrl resume {directory}` continues it, or choose another directory"
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} exists and is no run; choose an empty or a new directory")

@@ -1,0 +1,121 @@
+"""The host's side of JAX: devices, the compilation cache, and how runs are laid out over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def use_all_cores() -> str | None:
+    """Makes every CPU core a JAX device, so that runs are spread over them; changes nothing beside a GPU or TPU.
+
+    Returns:
+      `None`, or a hint for the user where a backend was already initialised with a single device.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return None
+    try:
+        if jax.config.jax_num_cpu_devices in (None, -1):
+            jax.config.update("jax_num_cpu_devices", num_cores)
+    except RuntimeError:
+        if jax.default_backend() == "cpu" and jax.device_count() == 1 and num_cores > 1:
+            return (
+                f"JAX was already running with one CPU device; call jaxrl.run_sweep before any other JAX computation, "
+                f"or set jax.config.update('jax_num_cpu_devices', {num_cores}) first, to use all cores"
+            )
+    return None
+
+
+def use_compilation_cache(directory: str | Path | None = None) -> None:
+    """Keeps compiled programs between processes, in `directory` or where JAX_COMPILATION_CACHE_DIR says, or in the
+    user's cache folder. An empty JAX_COMPILATION_CACHE_DIR turns the cache off.
+    """
+    if os.environ.get(CACHE_VARIABLE) == "":
+        return
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxrl" / "xla"
+    path = Path(directory or os.environ.get(CACHE_VARIABLE) or default)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a read-only home costs compilation time, not the run
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+class Layout(NamedTuple):
+    """How R independent runs share the hardware; the numbers that come out do not depend on it beyond rounding.
+
+    Attributes:
+      num_devices: devices the run axis is split over.
+      batch: runs side by side on one device (`vmap`); the others follow one after the other (`map`). 0 is all.
+    """
+
+    num_devices: int
+    batch: int
+
+
+def choose_layout(num_runs: int) -> Layout:
+    """The fastest layout measured: accelerators batch all runs, CPU cores take one run at a time each."""
+    num_devices = min(jax.local_device_count(), num_runs)
+    return Layout(num_devices, 1 if jax.default_backend() == "cpu" else 0)
+
+
+def padded(num_runs: int, layout: Layout) -> int:
+    """`num_runs` rounded up to what the layout divides evenly."""
+    return -(-num_runs // layout.num_devices) * layout.num_devices
+
+
+def over_runs(fn: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    """`fn(runs, shared)` of one run, as a function of all: leaves of `runs` [R, …] and of the result likewise.
+
+    Args:
+      fn: pure; its first argument is one run's, its second the same for all, such as the index of the first update.
+      layout: `num_devices` divides R.
+    """
+
+    def block(runs: Any, shared: Any) -> Any:
+        num = jax.tree.leaves(runs)[0].shape[0]
+
+        def one(run: Any) -> Any:
+            return fn(run, shared)
+
+        if num == 1 or layout.batch == 1:
+            # No vmap at all: branches stay branches, so a step that ends no episode pays for no reset.
+            return _unbatched(one, runs) if num == 1 else jax.lax.map(one, runs)
+        if layout.batch in (0, num) or layout.batch > num:
+            return jax.vmap(one)(runs)
+        return jax.lax.map(one, runs, batch_size=layout.batch)
+
+    if layout.num_devices == 1:
+        return block
+    mesh = run_mesh(layout)
+    runs_spec, shared_spec = PartitionSpec("run"), PartitionSpec()
+    # check_vma: a scan whose carry starts from a constant fails that check, though nothing here crosses devices.
+    return jax.shard_map(block, mesh=mesh, in_specs=(runs_spec, shared_spec), out_specs=runs_spec, check_vma=False)
+
+
+def run_mesh(layout: Layout) -> jax.sharding.Mesh:
+    """The mesh of one axis, "run"."""
+    devices = jax.local_devices()[: layout.num_devices]
+    return jax.make_mesh((layout.num_devices,), ("run",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def place(runs: Any, layout: Layout) -> Any:
+    """Puts leaves [R, …] where `over_runs` wants them."""
+    if layout.num_devices == 1:
+        return jax.device_put(runs, jax.local_devices()[0])
+    return jax.device_put(runs, NamedSharding(run_mesh(layout), PartitionSpec("run")))
+
+
+def _unbatched(one: Callable[[Any], Any], runs: Any) -> Any:
+    result = one(jax.tree.map(lambda leaf: leaf[0], runs))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
