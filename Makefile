@@ -10,8 +10,8 @@ JOBS ?= 2
 
 DEMO_OUT := runs/demo
 DEMO_ARGS := sweep ppo CartPole-v1 \
-	--grid learning_rate=3e-4,1e-3,3e-3 --grid clip_eps=0.1,0.2 \
-	--seeds 8 --out $(DEMO_OUT)
+	--grid learning_rate=3e-4,1e-3,3e-3 clip_eps=0.1,0.2 \
+	--seeds 8 --steps 102400 --out $(DEMO_OUT)
 
 CREATED := $(VENV)/.created
 CORE := $(VENV)/.installed-core
@@ -57,6 +57,8 @@ $(NOTEBOOKS): $(CORE)
 demo: $(CORE)
 	rm -rf $(DEMO_OUT)
 	JAXRL_INSTALL_SECONDS=$$(cat $(CORE)) $(BIN)/jaxrl $(DEMO_ARGS)
+	$(BIN)/jaxrl evaluate $(DEMO_OUT)
+	$(BIN)/jaxrl render $(DEMO_OUT)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

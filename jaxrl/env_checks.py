@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from jaxrl.env import (
-    AutoresetState,
-    Environment,
-    EnvParams,
-    EnvState,
-    TimeLimitState,
-    autoreset,
-    time_limit,
-    vectorize,
-)
+from jaxrl.env import Environment, EnvParams, EnvState
+from jaxrl.env_recording import Record, compile_quickly, lower_recording
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 from jaxrl.types import Key, Timestep
 
@@ -63,11 +53,11 @@ def check_environment(
 
     Args:
       env: an environment of one instance, without `vectorize` and `autoreset`.
-      num_steps: steps per instance, >= 4; at half of them all instances are reset, so that the restart is seen.
+      num_steps: steps per instance, >= 4; episodes are cut at half of them, so that a restart is always seen.
       num_envs: instances side by side, >= 2.
       num_eager_steps: uncompiled steps per instance; 0 for physics, whose uncompiled step takes minutes.
       params: parameters to check with; `env.default_params` if None.
-      key: typed key; `jax.random.key(0)` if None.
+      key: typed key of the default kind (threefry); others draw differently under `vmap`. `jax.random.key(0)` if None.
     Returns:
       A short account of the episodes seen.
     Raises:
@@ -78,19 +68,25 @@ def check_environment(
             "check_environment needs num_steps >= 4, num_envs >= 2 and num_eager_steps >= 0, "
             f"got {num_steps}, {num_envs} and {num_eager_steps}"
         )
-    key_reset, key_steps, key_actions = jax.random.split(jax.random.key(0) if key is None else key, 3)
+    key = jax.random.key(0, impl="threefry2x32") if key is None else key
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        raise ValueError(f"check_environment needs a key with impl='threefry2x32', got {jax.random.key_impl(key)}")
+    key_reset, key_steps, key_actions = jax.random.split(key, 3)
     _check_interface(env)
     params = env.default_params if params is None else params
     spaces = _check_spaces(env, params)
     _check_types(env, params, spaces)
 
-    start = (env.reset if num_eager_steps else jax.jit(env.reset))(key_reset, params)
     keys = jax.random.split(key_steps, (num_envs, num_steps))
     actions = jax.vmap(jax.vmap(spaces[1].sample))(jax.random.split(key_actions, (num_envs, num_steps)))
-    run = _compile(env, params, start, num_steps, num_envs)
-    record = jax.device_get(run(keys, actions))
-    _check_same_again(record, jax.device_get(run(keys, actions)))
-    _check_lanes(record, jax.device_get(run(jnp.roll(keys, 1, 0), jnp.roll(actions, 1, 0))))
+    if num_eager_steps:
+        start = env.reset(key_reset, params)
+    else:
+        start = compile_quickly(jax.jit(env.reset).lower(key_reset, params))(key_reset, params)
+    run = _recording(env, params, start, keys, actions)
+    record = run(keys, actions)
+    _check_same_again(record, run(keys, actions))
+    _check_lanes(record, run(jnp.roll(keys, 1, 0), jnp.roll(actions, 1, 0)))
     if num_eager_steps:
         _check_against_eager(env, params, start[0], actions, record, num_eager_steps)
     _check_values(record, spaces[0])
@@ -154,6 +150,8 @@ def _check_spaces(env: Environment, params: EnvParams) -> tuple[Space, Space]:
 def _check_types(env: Environment, params: EnvParams, spaces: tuple[Space, Space]) -> None:
     key = jax.random.key(0)
     state, obs = _trace("reset", env.reset, (key,), params, "(state, obs)")
+    hint = "return what observation_space declares, or declare what is returned"
+    _same_types("obs of reset", spaces[0], obs, hint)
     action = jax.ShapeDtypeStruct(spaces[1].shape, spaces[1].dtype)
     next_state, timestep = _trace("step", env.step, (key, state, action), params, "(state, Timestep)")
     if not isinstance(timestep, Timestep):
@@ -162,9 +160,7 @@ def _check_types(env: Environment, params: EnvParams, spaces: tuple[Space, Space
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             name = jax.tree_util.keystr(path)
             raise ValueError(f"expected no key in the state, got one at {name}; use the key that step is given")
-    _same_types("obs of reset", spaces[0], obs, "return what observation_space declares, or declare what is returned")
     for name in ("obs", "final_obs"):
-        hint = "return what observation_space declares, or declare what is returned"
         _same_types(f"{name} of step", spaces[0], getattr(timestep, name), hint)
     _same_types("reward", jax.ShapeDtypeStruct((), jnp.float32), timestep.reward, "jnp.asarray(reward, jnp.float32)")
     for name in ("terminated", "truncated"):
@@ -173,7 +169,7 @@ def _check_types(env: Environment, params: EnvParams, spaces: tuple[Space, Space
     if not isinstance(timestep.info, dict):
         raise ValueError(f"expected info to be a dict of arrays, got {type(timestep.info).__name__}; use {{}} for none")
     before, after = jax.tree.structure(state), jax.tree.structure(next_state)
-    if before != after:
+    if str(before) != str(after):
         raise ValueError(f"expected one structure of the state, got {before} from reset and {after} from step")
     leaves = zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(next_state), strict=True)
     for (path, first), later in leaves:
@@ -220,98 +216,20 @@ def _brief(error: Exception) -> str:
 # What one compiled program tells.
 
 
-class _Record(NamedTuple):
-    """Leaves [num_envs, num_steps, …]: what the environment answered (raw), and what `autoreset` made of it."""
-
-    reward: Any
-    terminated: Any
-    truncated: Any
-    raw_obs: Any
-    raw_final_obs: Any
-    step_key: Any
-    done: Any
-    obs: Any
-    final_obs: Any
-    time: Any
-    first_obs: Any
-    reset_key: Any
-
-
-@struct.dataclass
-class _RecordedState:
-    """The state with what the current episode began with."""
-
-    env_state: Any
-    time: jax.Array
-    first_obs: Any
-    reset_key: jax.Array
-
-
-class _Recorder:
-    """Notes, in the state and in `info`, what passes through an environment."""
-
-    def __init__(self, env: Environment) -> None:
-        self.env = env
-
-    def reset(self, key: Key, params: EnvParams) -> tuple[_RecordedState, Any]:
-        env_state, obs = self.env.reset(key, params)
-        return self.begin(env_state, obs, key), obs
-
-    def begin(self, env_state: EnvState, obs: Any, key: Key) -> _RecordedState:
-        return _RecordedState(env_state, jnp.int32(0), obs, jax.random.key_data(key))
-
-    def step(
-        self, key: Key, state: _RecordedState, action: jax.Array, params: EnvParams
-    ) -> tuple[_RecordedState, Timestep]:
-        env_state, timestep = self.env.step(key, state.env_state, action, params)
-        seen = (timestep.terminated, timestep.truncated, timestep.obs, timestep.final_obs, jax.random.key_data(key))
-        return state.replace(env_state=env_state, time=state.time + 1), timestep._replace(info={"seen": seen})
-
-
-def _compile(env: Environment, params: EnvParams, start: tuple[EnvState, Any], num_steps: int, num_envs: int) -> Any:
-    """(keys, actions) -> _Record; every instance begins at `start`, with its own copy of the parameters."""
-    recorder: Any = _Recorder(env)
-    single = autoreset(vectorize(time_limit(recorder, num_steps // 2), 1))
-    first = TimeLimitState(recorder.begin(*start, jax.random.key(0)), jnp.int32(0))
-    state = AutoresetState(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], first), ())
-
-    def run(keys: Key, actions: jax.Array, params: EnvParams) -> _Record:
-        def step(state: AutoresetState, inputs: tuple[Key, jax.Array]) -> tuple[AutoresetState, _Record]:
-            key, action = inputs
-            state, timestep = single.step(key, state, action[None], params)
-            terminated, truncated, obs, final_obs, step_key = timestep.info["seen"]
-            episode = state.env_state.env_state
-            record = _Record(
-                timestep.reward, terminated, truncated, obs, final_obs, step_key,
-                timestep.terminated | timestep.truncated, timestep.obs, timestep.final_obs,
-                episode.time, episode.first_obs, episode.reset_key,
-            )  # fmt: skip
-            return state, jax.tree.map(lambda leaf: leaf[0], record)
-
-        return jax.lax.scan(step, state, (keys, actions))[1]
-
-    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (num_envs, *np.shape(leaf))), params)
+def _recording(env: Environment, params: EnvParams, start: Any, keys: Key, actions: jax.Array) -> Any:
     try:
-        compiled = jax.jit(jax.vmap(run)).lower(
-            jax.random.split(jax.random.key(0), (num_envs, num_steps)),
-            jnp.zeros((num_envs, num_steps, *env.action_space(params).shape), env.action_space(params).dtype),
-            copies,
-        )
+        lowered, copies = lower_recording(env, params, start, keys, actions)
     except Exception as error:
         raise ValueError(
             f"expected reset and step to be vmappable over instances and parameters, got {_brief(error)}; "
             "use jax.numpy operations, which vmap understands"
         ) from error
-    program = compiled.compile()
-    return lambda keys, actions: program(keys, actions, copies)
+    program = compile_quickly(lowered)
+    return lambda keys, actions: jax.device_get(program(keys, actions, copies))
 
 
-def _fields(record: _Record) -> Any:
-    return zip(_Record._fields, record, strict=True)
-
-
-def _check_same_again(record: _Record, again: _Record) -> None:
-    for (name, first), second in zip(_fields(record), again, strict=True):
+def _check_same_again(record: Record, again: Record) -> None:
+    for name, first, second in zip(Record._fields, record, again, strict=True):
         if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
             raise ValueError(
                 f"{name}: expected the same numbers from the same key, got others in a second run of one program; "
@@ -319,10 +237,9 @@ def _check_same_again(record: _Record, again: _Record) -> None:
             )
 
 
-def _check_lanes(record: _Record, rolled: _Record) -> None:
-    for (name, first), second in zip(_fields(record), rolled, strict=True):
-        expected, got = (x[:, :_COMPARED_STEPS] for x in (np.roll(first, 1, 0), second))
-        if not _close(expected, got):
+def _check_lanes(record: Record, rolled: Record) -> None:
+    for name, first, second in zip(Record._fields, record, rolled, strict=True):
+        if not _close(np.roll(first, 1, 0)[:, :_COMPARED_STEPS], second[:, :_COMPARED_STEPS]):
             raise ValueError(
                 f"{name}: expected instances side by side (vmap) not to touch each other, got other numbers when "
                 "they change places; use operations that act on one instance"
@@ -330,41 +247,54 @@ def _check_lanes(record: _Record, rolled: _Record) -> None:
 
 
 def _check_against_eager(
-    env: Environment, params: EnvParams, start: EnvState, actions: jax.Array, record: _Record, num_eager_steps: int
+    env: Environment, params: EnvParams, start: EnvState, actions: jax.Array, record: Record, num_eager_steps: int
 ) -> None:
-    """Steps each instance alone, without jit, from the same state with the same keys and actions."""
+    """Steps each instance by itself, without jit, from the same state with the same keys and actions."""
     for lane in range(len(record.reward)):
         state = start
         for t in range(min(num_eager_steps, _COMPARED_STEPS)):
-            key = jax.random.wrap_key_data(record.step_key[lane, t])
-            state_before, (state, eager) = state, env.step(key, state, actions[lane, t], params)
-            batched = (record.raw_obs, record.reward, record.terminated, record.truncated)
-            alone = (eager.obs, eager.reward, eager.terminated, eager.truncated)
-            for name, expected, got in zip(("obs", "reward", "terminated", "truncated"), alone, batched, strict=True):
-                if not _close(np.asarray(expected), got[lane, t]):
-                    jitted = jax.jit(env.step)(key, state_before, actions[lane, t], params)[1]
-                    agrees = _close(np.asarray(expected), np.asarray(getattr(jitted, name)))
-                    what = "alone and under vmap" if agrees else "with and without jit"
-                    raise ValueError(
-                        f"{name}: expected equal numbers {what}, got {np.asarray(expected)} and {got[lane, t]} at step "
-                        f"{t}; read no Python-side state, and draw random numbers from the key, not from numpy"
-                    )
+            arguments = (_as_key(record.step_key[lane, t]), state, actions[lane, t], params)
+            leaves = jax.tree.leaves(state)
+            next_state, timestep = env.step(*arguments)
+            if list(map(id, leaves)) != list(map(id, jax.tree.leaves(state))):
+                raise ValueError("expected step to leave the state it is given alone, got it changed; build a new one")
+            _compare_step(env, arguments, timestep, Record(*(leaf[lane, t] for leaf in record)))
             if record.done[lane, t]:
                 break
+            state = next_state
     lane, t = np.argwhere(record.done)[0]
-    obs = env.reset(jax.random.wrap_key_data(record.reset_key[lane, t]), params)[1]
-    if not _close(np.asarray(obs), record.first_obs[lane, t]):
-        raise ValueError(
-            f"obs of reset: expected equal numbers with and without jit, got {record.first_obs[lane, t]} and "
-            f"{np.asarray(obs)}; read no Python-side state, and draw random numbers from the key, not from numpy"
-        )
+    _, obs = env.reset(_as_key(record.reset_key[lane, t]), params)
+    if not _close(obs, record.first_obs[lane, t]):
+        raise ValueError(_differs("obs of reset", "with and without jit", obs, record.first_obs[lane, t]))
 
 
-def _close(expected: np.ndarray, got: np.ndarray) -> bool:
-    return bool(np.allclose(np.asarray(expected, np.float64), np.asarray(got, np.float64), 1e-4, 1e-5, equal_nan=True))
+def _as_key(data: np.ndarray) -> Key:
+    return jax.random.wrap_key_data(jnp.asarray(data), impl="threefry2x32")
 
 
-def _check_values(record: _Record, space: Space) -> None:
+def _compare_step(env: Environment, arguments: tuple[Any, ...], eager: Timestep, record: Record) -> None:
+    got = {"obs": record.raw_obs, "reward": record.reward}
+    got |= {"terminated": record.terminated, "truncated": record.truncated}
+    for name, value in got.items():
+        if not _close(getattr(eager, name), value):
+            jitted = getattr(jax.jit(env.step)(*arguments)[1], name)
+            what = "alone and under vmap" if _close(getattr(eager, name), jitted) else "with and without jit"
+            raise ValueError(_differs(f"{name} of step", what, getattr(eager, name), value))
+
+
+def _differs(name: str, what: str, alone: Any, batched: Any) -> str:
+    return (
+        f"{name}: expected equal numbers {what}, got {np.asarray(alone)} and {batched}; "
+        "read no Python-side state, and draw random numbers from the key, not from numpy"
+    )
+
+
+def _close(expected: Any, got: Any) -> bool:
+    expected, got = (np.asarray(x, np.float64) for x in (expected, got))
+    return bool(np.allclose(expected, got, rtol=1e-4, atol=1e-5, equal_nan=True))
+
+
+def _check_values(record: Record, space: Space) -> None:
     for name in ("raw_obs", "first_obs"):
         obs = getattr(record, name)
         inside = _contained(space, obs)
@@ -397,15 +327,10 @@ def _contained(space: Space, x: np.ndarray) -> np.ndarray:
     return (x >= low) & (x <= high)
 
 
-def _check_autoreset(record: _Record) -> None:
-    lanes, steps = record.done.shape
-    for lane, t in itertools.product(range(lanes), range(steps)):
-        expected = record.first_obs if record.done[lane, t] else record.raw_obs
-        restarted = record.time[lane, t] == 0
-        if restarted != record.done[lane, t] or not np.array_equal(record.obs[lane, t], expected[lane, t]):
-            raise ValueError(
-                f"obs under autoreset: expected {'a first' if record.done[lane, t] else 'the next'} observation, "
-                f"{expected[lane, t]}, got {record.obs[lane, t]} at step {t}"
-            )
+def _check_autoreset(record: Record) -> None:
+    done = record.done.reshape(record.done.shape + (1,) * (record.obs.ndim - 2))
+    expected = np.where(done, record.first_obs, record.raw_obs)
+    if not np.array_equal(record.obs, expected) or not np.array_equal(record.time == 0, record.done):
+        raise ValueError("obs under autoreset: expected a first observation after each end, and no other, got another")
     if not np.array_equal(record.final_obs, record.raw_obs):
         raise ValueError("final_obs under autoreset: expected the observation before the reset, got another")

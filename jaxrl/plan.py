@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,22 +172,29 @@ def _checked(fields: dict[str, Any], name: str, value: Any) -> Any:
     if isinstance(kind, dataclasses.Field):
         return _number(name, value, kind.metadata.get("low", -math.inf), kind.metadata.get("high", math.inf))
     if isinstance(kind, type) and issubclass(kind, np.generic):
-        number = _number(name, value, -math.inf, math.inf)
+        if issubclass(kind, np.bool_):
+            return _static(name, value, bool)
         if issubclass(kind, np.integer):
-            return _static(name, number, int)
-        return bool(value) if issubclass(kind, np.bool_) else number
+            return _int32(name, _static(name, value, int))
+        return _number(name, value, -math.inf, math.inf)
     return _static(name, value, kind)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool | str) or not np.isscalar(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} = {value!r}: expected a number, got {type(value).__name__}")
-    number = float(value)  # type: ignore[arg-type]
-    if not math.isfinite(number):
-        raise ValueError(f"{name} = {number}: expected a finite number")
+    number = float(value)
+    if not abs(number) <= float(np.finfo(np.float32).max):  # NaN neither
+        raise ValueError(f"{name} = {number:g}: expected a finite number of type float32")
     if not low <= number <= high:
         raise ValueError(f"{name} = {number:g}: expected a number in [{low:g}, {high:g}]")
     return number
+
+
+def _int32(name: str, value: int) -> int:
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"{name} = {value}: expected an integer in [-2^31, 2^31)")
+    return value
 
 
 def _static(name: str, value: Any, kind: Any) -> Any:
@@ -205,14 +213,15 @@ def _static(name: str, value: Any, kind: Any) -> Any:
             items = value if isinstance(value, tuple | list) else (value,)
             if all(_is_integral(item) for item in items):
                 return tuple(int(item) for item in items)
-    expected = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    words = {int: "an integer", bool: "true or false", str: "a word", type(None): "none"}
+    expected = " or ".join(words.get(option, "integers, as in (64, 64)") for option in options)
     raise ValueError(f"{name} = {value!r}: expected {expected}, got {type(value).__name__}")
 
 
 def _is_integral(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_ | str) or not np.isscalar(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return math.isfinite(float(value)) and float(value).is_integer()  # type: ignore[arg-type]
+    return isinstance(value, Integral) or float(value).is_integer()
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -52,9 +52,7 @@ def learning_curves(
     if len(order) > len(named):
         axes.plot([], [], color=GREY, linewidth=0.8, label=f"{len(order) - len(named)} other settings")
     for rank, cell in enumerate(named):
-        label = f"{results.label(cell)}\n" if results.label(cell) else ""
-        label += _estimate_text(_at(final, cell))
-        _line(axes, rank, steps, bootstrap(values[cell]), label)
+        _line(axes, rank, steps, bootstrap(values[cell]), _label(results.label(cell), _at(final, cell)))
     title = f"{results.config.get('algorithm', 'runs')} on {results.config.get('env', 'an environment')}"
     _finish(figure, axes, title, metric)
     return _sign(figure, _caption(results), path)
@@ -81,7 +79,7 @@ def compare(runs: Mapping[str, Results], path: str | os.PathLike[str] | None = N
         final = results.iqm(metric)
         cell = _ranking(final)[0]
         label = f"{name}: {results.label(cell)}" if results.label(cell) else name
-        _line(axes, rank, steps, bootstrap(values[cell]), f"{label}\n{_estimate_text(_at(final, cell))}")
+        _line(axes, rank, steps, bootstrap(values[cell]), _label(label, _at(final, cell)))
         captions.append(f"{name}: {_caption(results)}")
     envs = sorted({str(results.config.get("env", "an environment")) for results in runs.values()})
     _finish(figure, axes, ", ".join(envs), metric)
@@ -133,7 +131,7 @@ def table(results: Results, metric: str = RETURN, window: float = 0.1) -> Any:
 
     estimate = results.iqm(metric, window)
     lost = results.diverged.sum(1)
-    result = Table(title=f"final {_name(metric)} over {len(results.seeds)} seeds", title_justify="left")
+    result = Table(title=f"final {_name(metric)} of {_seeds(results)}", title_justify="left")
     for name in results.hparams:
         result.add_column(name, justify="right")
     for name in ("IQM", "95 % interval", *(["diverged"] if lost.any() else [])):
@@ -159,7 +157,7 @@ def _figure(size: tuple[float, float] = (8.6, 4.6)) -> tuple[Figure, Axes]:
 
 def _line(axes: Axes, rank: int, steps: np.ndarray, estimate: Estimate, label: str) -> None:
     colour = COLOURS[rank]
-    axes.fill_between(steps, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    axes.fill_between(steps, estimate.low, estimate.high, color=colour, alpha=0.12, linewidth=0, zorder=2)
     marker = "o" if len(steps) == 1 else None
     axes.plot(
         steps,
@@ -193,14 +191,14 @@ def _finish(figure: Figure, axes: Axes, title: str, metric: str) -> None:
         fontsize=8,
         handlelength=2.6,
         labelspacing=0.7,
-        title="final IQM [95 % interval]",
+        title="final value: IQM [95 % interval]",
         title_fontsize=8,
         alignment="left",
     )
 
 
 def _sign(figure: Figure, caption: str, path: str | os.PathLike[str] | None) -> Figure:
-    width = int(figure.get_figwidth() * 17)
+    width = int(figure.get_figwidth() * 20)
     lines = [part for line in caption.split("\n") for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, color="#666666")
     if path is not None:
@@ -213,7 +211,9 @@ def _caption(results: Results) -> str:
     versions, device = results.info.get("versions") or {}, results.info.get("device") or {}
     kind = device.get("kind") if isinstance(device, Mapping) else device
     parts = [
-        f"IQM and 95 % bootstrap interval over {len(results.seeds)} seeds",
+        f"IQM and 95 % bootstrap interval over {_seeds(results)}"
+        if len(results.seeds) > 1
+        else "one seed, no interval",
         *(f"{name} {versions[name]}" for name in ("jaxrl", "jax") if name in versions),
         *([f"on {kind}"] if kind else []),
         *([f"commit {results.info['commit'][:10]}"] if results.info.get("commit") else []),
@@ -231,11 +231,21 @@ def _at(estimate: Estimate, index: int) -> Estimate:
     return Estimate(*(bound[index] for bound in estimate))
 
 
+def _label(text: str, estimate: Estimate) -> str:
+    # A legend wider than this would leave the curves too little room.
+    lines = textwrap.wrap(text, 44, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*lines, _estimate_text(estimate)])
+
+
 def _estimate_text(estimate: Estimate, separator: str = " ") -> str:
     if np.isnan(estimate.point):
         return "no value"
     interval = "" if np.isnan(estimate.low) else f"{separator}[{estimate.low:.4g}, {estimate.high:.4g}]"
     return f"{estimate.point:.4g}{interval}"
+
+
+def _seeds(results: Results) -> str:
+    return f"{len(results.seeds)} seeds" if len(results.seeds) > 1 else "one seed"
 
 
 def _name(metric: str) -> str:

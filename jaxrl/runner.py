@@ -18,6 +18,7 @@ from jaxrl.evaluation import evaluate
 from jaxrl.plan import ENV_PREFIX, Plan, Program, programs
 from jaxrl.presets import Preset, find_preset
 from jaxrl.runtime import Layout, choose_layout, over_runs, padded, place
+from jaxrl.settings import check_at_least
 
 EVALUATION_EPISODES = 16
 
@@ -38,15 +39,16 @@ class Options:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("num_chunks", 1), ("evaluations", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected an integer >= {low}")
+        check_at_least(self, 1, "num_chunks")
+        check_at_least(self, 0, "evaluations", *(["batch"] if self.batch is not None else []))
+        if self.num_devices is not None:
+            check_at_least(self, 1, "num_devices")
 
     def layout(self, num_runs: int) -> Layout:
         """The layout of `num_runs` runs."""
         chosen = choose_layout(num_runs)
         available = jax.local_device_count()
-        if self.num_devices is not None and not 1 <= self.num_devices <= available:
+        if self.num_devices is not None and self.num_devices > available:
             raise ValueError(f"num_devices = {self.num_devices}: expected a number in [1, {available}]")
         num_devices = chosen.num_devices if self.num_devices is None else min(self.num_devices, num_runs)
         return Layout(num_devices, chosen.batch if self.batch is None else self.batch)

@@ -80,7 +80,7 @@ class Probe:
         """The next state, and what the agent sees of it; nothing is random but the reset."""
         del key
         reward, terminated, truncated = self.answer(state, action, params)
-        state = state.replace(time=state.time + 1)
+        state = dataclasses.replace(state, time=state.time + 1)
         obs = self.observe(state, params)
         reward, ends = jnp.asarray(reward, jnp.float32), (jnp.asarray(terminated), jnp.asarray(truncated))
         return state, Timestep(obs, reward, *ends, final_obs=obs, info={})

@@ -53,8 +53,9 @@ def _import_without_plotting(name: str) -> Any:
 
 
 _registration = _import_without_plotting("gymnax.registration")
-_environment = importlib.import_module("gymnax.environments.environment")
 _spaces = importlib.import_module("gymnax.environments.spaces")
+_GymnaxBase: Any = importlib.import_module("gymnax.environments.environment").Environment
+_GymnaxSpace: Any = _spaces.Space
 
 # Bounds that Gymnax 1.0.1 publishes and its observations leave: (entries, at most this low, at least this high).
 _WIDER_BOUNDS: dict[str, tuple[tuple[Any, float, float], ...]] = {
@@ -201,14 +202,14 @@ class ToGymnaxState:
     truncated: jax.Array
 
 
-class _MultiDiscrete(_spaces.Space):
+class _MultiDiscrete(_GymnaxSpace):
     """Gymnax has no space for vectors of integers: ours, under its base class."""
 
     def __init__(self, space: MultiDiscrete) -> None:
         self.shape, self.dtype, self.sample, self.contains = space.shape, space.dtype, space.sample, space.contains
 
 
-class _ToGymnax(_environment.Environment):
+class _ToGymnax(_GymnaxBase):
     def __init__(self, env: Environment) -> None:
         super().__init__()
         self.jaxrl_env = env

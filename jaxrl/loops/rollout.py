@@ -82,9 +82,10 @@ def rollout(
       The interaction after it; the rollout, leaves [T, B, …]; and "episode/return", "episode/length" (means over
       the episodes that ended, NaN if none did) and "episode/count".
     """
-    first_memory = now.memory
+    first = now
 
-    def body(now: Interaction, inputs: tuple[Key, jax.Array]) -> tuple[Interaction, Any]:
+    def body(carry: tuple[Interaction, Any], inputs: tuple[Key, jax.Array]) -> tuple[tuple[Interaction, Any], Any]:
+        now, (returns, lengths) = carry
         keys, is_last = inputs
         after, action, extras, timestep = interact(keys[:2], agent, agent_state, env, env_params, now, True)
         ask = timestep.truncated | is_last
@@ -94,31 +95,39 @@ def rollout(
             return agent.act(keys[2], agent_state, after.memory, timestep.final_obs, never, True)[2]
 
         final = jax.lax.cond(jnp.any(ask), final_extras, lambda: jax.tree.map(jnp.zeros_like, extras))
-        row = (now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, now.is_first, extras)
-        return after, (row, final, ask, after.episode_return, after.episode_length)
+        # Sums over finished episodes travel in the carry: what is stacked costs a write per step.
+        ended = after.is_first
+        finished = (
+            returns + jnp.where(ended, after.episode_return, 0.0),
+            lengths + jnp.where(ended, after.episode_length, 0),
+        )
+        row = (now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, extras, final)
+        return (after, finished), row
 
     is_last = jnp.arange(num_steps) == num_steps - 1
-    now, (row, final, ask, returns, lengths) = jax.lax.scan(body, now, (jax.random.split(key, (num_steps, 3)), is_last))
+    nothing = (jnp.zeros_like(now.episode_return), jnp.zeros_like(now.episode_length))
+    (now, finished), row = jax.lax.scan(
+        body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last)
+    )
+    obs, action, reward, terminated, truncated, extras, final = row
+    done = terminated | truncated
+    is_first = jnp.concatenate([first.is_first[None], done[:-1]])
+    ask = truncated.at[-1].set(True)
 
     def successor(of_final: jax.Array, of_obs: jax.Array) -> jax.Array:
         mask = ask.reshape(ask.shape + (1,) * (of_obs.ndim - 2))
         return jnp.where(mask, of_final, jnp.roll(of_obs, -1, axis=0))
 
-    extras = row[-1]
-    experience = Rollout(*row, jax.tree.map(successor, final, extras), first_memory)
-    done = experience.terminated | experience.truncated
-    return now, experience, episode_metrics(done, returns, lengths)
+    next_extras = jax.tree.map(successor, final, extras)
+    experience = Rollout(obs, action, reward, terminated, truncated, is_first, extras, next_extras, first.memory)
+    return now, experience, episode_metrics(done.sum(), finished[0].sum(), finished[1].sum())
 
 
-def episode_metrics(done: jax.Array, returns: jax.Array, lengths: jax.Array) -> Metrics:
-    """Means over the episodes that ended, arrays of one shape; NaN where none did."""
-    count = jnp.sum(done)
-
-    def mean(x: jax.Array) -> jax.Array:
-        return jnp.where(count > 0, jnp.sum(jnp.where(done, x, 0)) / jnp.maximum(count, 1), jnp.nan)
-
+def episode_metrics(count: jax.Array, returns: jax.Array, lengths: jax.Array) -> Metrics:
+    """Means over `count` finished episodes, from their sums; NaN where there is none."""
+    ended = jnp.maximum(count, 1)
     return {
-        "episode/return": mean(returns),
-        "episode/length": mean(lengths),
+        "episode/return": jnp.where(count > 0, returns / ended, jnp.nan),
+        "episode/length": jnp.where(count > 0, lengths / ended, jnp.nan),
         "episode/count": count.astype(jnp.float32),
     }

@@ -87,7 +87,7 @@ def descend(
         flat, opt_state = carry
         grad, metrics = grad_fn(flat, batch)
         direction, opt_state = tx.update(grad, opt_state, flat)
-        return (flat - step_size * direction, opt_state), metrics | {"grad_norm": optax.global_norm(grad)}
+        return (flat - step_size * direction, opt_state), metrics | {"grad_norm": optax.tree.norm(grad)}
 
     (vector, opt_state), metrics = jax.lax.scan(body, (vector, opt_state), batches)
     return unravel(vector), opt_state, jax.tree.map(jnp.mean, metrics)

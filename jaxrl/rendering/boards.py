@@ -46,9 +46,18 @@ def as_images(obs: Any) -> np.ndarray | None:
 
 def _is_photo(images: np.ndarray) -> bool:
     """Whether three channels are red, green and blue, not three kinds of things."""
-    if images.shape[-1] != 3:
-        return False
-    return images.dtype == np.uint8 or len(np.unique(images[:: max(1, len(images) // 8)])) > 8
+    return images.shape[-1] == 3 and len(np.unique(images[:: max(1, len(images) // 8)])) > 16
+
+
+def _to_unit(images: np.ndarray, photo: bool) -> np.ndarray:
+    """Values scaled to [0, 1]: bytes of light by 255, all else by its range, of each channel unless `photo`."""
+    values = np.nan_to_num(images.astype(float), posinf=0.0, neginf=0.0)
+    if images.dtype == np.uint8 and images.max() > 16:
+        return values / 255.0
+    axes = (0, 1, 2, 3) if photo else (0, 1, 2)
+    low = np.minimum(values.min(axis=axes), 0.0)
+    high = np.maximum(values.max(axis=axes), low)
+    return (values - low) / np.where(high > low, high - low, 1.0)
 
 
 def paint_channels(image: np.ndarray, colours: tuple[Colour, ...]) -> np.ndarray:
@@ -78,16 +87,10 @@ def board_scene(env_name: str, states: Any, obs: Any) -> Scene | None:
     if env_name == "Catch-bsuite" and hasattr(states, "paddle_x"):
         found, colours = _catch(found, states), (_WHITE, _YELLOW)
     photo = _is_photo(found)
-    images = np.nan_to_num(found.astype(float))
-    axes = (0, 1, 2, 3) if photo else (0, 1, 2)
-    low = np.minimum(images.min(axis=axes), 0.0)
-    high = np.maximum(images.max(axis=axes), low)
-    low, high = (0.0, 255.0) if found.dtype == np.uint8 else (low, np.where(high > low, high, low + 1.0))
-    images = (images - low) / (high - low)
+    images = _to_unit(found, photo)
 
     def draw(canvas: Canvas, t: int) -> None:
         pixels = np.round(images[t] * 255).astype(np.uint8) if photo else paint_channels(images[t], colours)
-        canvas.box(0, 0, WIDTH, _HEIGHT, BOARD)
         _blow_up(canvas, pixels)
 
     return Scene(draw, _HEIGHT, 10)

@@ -68,7 +68,7 @@ def _segments(model: Any, position: np.ndarray, rotation: np.ndarray) -> _Segmen
     kept = [g for g in range(model.ngeom) if model.geom_type[g] != _PLANE and model.geom_rgba[g][3] > 0]
     ends, radius, colour = [], [], []
     link = np.asarray(model.geom_bodyid, int)[kept] - 1
-    for g, l in zip(kept, link, strict=True):
+    for g, owner in zip(kept, link, strict=True):
         size, kind = np.asarray(model.geom_size[g], float), model.geom_type[g]
         if kind in (_CAPSULE, _CYLINDER):
             half, thick = np.array([0.0, 0.0, size[1]]), size[0]
@@ -81,36 +81,31 @@ def _segments(model: Any, position: np.ndarray, rotation: np.ndarray) -> _Segmen
         local = np.asarray(model.geom_pos[g], float) + rotate(
             np.stack([-half, half]), np.asarray(model.geom_quat[g], float)
         )
-        if l >= 0:
-            ends.append(position[:, l, None] + rotate(local, rotation[:, l, None]))
+        if owner >= 0:
+            ends.append(position[:, owner, None] + rotate(local, rotation[:, owner, None]))
         else:
             ends.append(np.broadcast_to(local, (len(position), 2, 3)))
         radius.append(thick)
-        colour.append(_colour(model, g, int(l)))
+        colour.append(_colour(model, g, int(owner)))
     return _Segments(np.stack(ends, axis=1), np.array(radius), link, colour)
 
 
 def _colour(model: Any, geom: int, link: int) -> Colour:
-    """The model's own, or by limb where the model says nothing: the trunk and the world grey, limbs in turn."""
+    """The model's own, or where it has only defaults: the trunk grey, limbs in turn, whatever is loose green."""
     rgb = np.asarray(model.geom_rgba[geom][:3], float)
     if link < 0:
         return RULE
     if not any(np.allclose(rgb, default, atol=0.02) for default in _DEFAULT_COLOURS) and rgb.min() < 0.95:
         red, green, blue = np.round(rgb * 255).astype(int)
         return int(red), int(green), int(blue)
-    limbs = [body - 1 for body in range(1, model.nbody) if _depth(model, body) == 1]
-    body = link + 1
-    while _depth(model, body) > 1:
-        body = int(model.body_parentid[body])
-    return _LIMBS[limbs.index(body - 1) % len(_LIMBS)] if body - 1 in limbs else SLATE
-
-
-def _depth(model: Any, body: int) -> int:
-    """Joints between a body and the root of its tree."""
-    depth = 0
-    while body > 0 and model.body_parentid[body] > 0:
-        body, depth = int(model.body_parentid[body]), depth + 1
-    return depth
+    trail = [link + 1]
+    while trail[-1] > 0:
+        trail.append(int(model.body_parentid[trail[-1]]))
+    root = trail[-2]
+    if root != 1:
+        return GREEN
+    limbs = [body for body in range(1, model.nbody) if model.body_parentid[body] == root]
+    return _LIMBS[limbs.index(trail[-3]) % len(_LIMBS)] if len(trail) > 2 else SLATE
 
 
 def _choose_view(moving: np.ndarray) -> _View:
@@ -139,7 +134,7 @@ def _focus(moving: np.ndarray, view: _View) -> np.ndarray:
         lowest, highest = moving.min(axis=(0, 1, 2)), moving.max(axis=(0, 1, 2))
         return np.broadcast_to((lowest + highest) / 2, body.shape)
     width = min(15, len(body))
-    padded = np.pad(body, ((width // 2, width - 1 - width // 2), (0, 0)), mode="edge")
+    padded = np.pad(body, ((width // 2, width - 1 - width // 2), (0, 0)), mode="reflect", reflect_type="odd")
     smooth = np.stack([np.convolve(padded[:, axis], np.ones(width) / width, "valid") for axis in range(3)], axis=1)
     if view.up[2] > 0.5:
         smooth[:, 2] = np.median(body[:, 2])  # the ground stays where it is
@@ -183,8 +178,9 @@ def _draw_bodies(
         for g in np.argsort(depth, kind="stable"):
             first, last = at(flat[t, g, 0]), at(flat[t, g, 1])
             width = max(2 * segments.radius[g] * scale, 3.0)
-            dark = tuple(int(0.65 * c) for c in segments.colour[g])
-            canvas.line([first, last], dark, width, round_ends=True)
+            red, green, blue = segments.colour[g]
+            edge = (red * 2 // 3, green * 2 // 3, blue * 2 // 3)
+            canvas.line([first, last], edge, width, round_ends=True)
             canvas.line([first, last], segments.colour[g], max(width - 2.4, 1.5), round_ends=True)
 
     return draw

@@ -27,7 +27,7 @@ OCHRE: Colour = (190, 150, 40)
 BOARD: Colour = (24, 28, 36)
 
 WIDTH = 400
-OVERSAMPLE = 2  # drawn twice as large and averaged down: smooth edges
+OVERSAMPLE = 3  # drawn three times as large and averaged down: smooth edges
 
 
 @functools.lru_cache(maxsize=32)

@@ -32,17 +32,18 @@ _SERIES: tuple[Colour, ...] = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, OCHRE, SL
 _LEFT, _RIGHT = 46, 296  # of every chart; values are named to the right
 
 
-def flatten_obs(obs: Any, num_steps: int) -> np.ndarray:
-    """Observations of any structure as components, [T, D] float; NaN and infinities as zero."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(obs)]
+def flatten(tree: Any, num_steps: int) -> np.ndarray:
+    """Observations or actions of any structure as components, [T, D] float; NaN and infinities as zero."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     columns = [leaf.reshape(num_steps, -1).astype(float) for leaf in leaves if leaf.dtype != object]
     joined = np.concatenate(columns, axis=1) if columns else np.zeros((num_steps, 0))
     return np.nan_to_num(joined, posinf=0.0, neginf=0.0)
 
 
 def number(value: float) -> str:
-    """At most four digits that say something."""
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e5 else f"{value:.3g}"
+    """Three digits that say something, or all of a whole number that is not huge."""
+    whole = value == round(value) or abs(value) >= 100
+    return f"{value:.0f}" if whole and abs(value) < 1e5 else f"{value:.3g}"
 
 
 def _x(t: int, num_steps: int) -> float:
@@ -86,15 +87,14 @@ def _heat_map(canvas: Canvas, series: np.ndarray, top: float, bottom: float) -> 
 
 
 def _action_text(action: np.ndarray) -> str:
-    flat = action.reshape(-1)
-    shown = ", ".join(number(float(a)) for a in flat[:6]) + (", …" if flat.size > 6 else "")
+    shown = ", ".join(number(float(a)) for a in action[:6]) + (", ..." if len(action) > 6 else "")
     return f"action  {shown}"
 
 
-def chart_scene(obs: Any, action: np.ndarray, reward: np.ndarray) -> Scene:
+def chart_scene(obs: Any, action: Any, reward: np.ndarray) -> Scene:
     """Charts of whatever was observed, one line per component, or a heat map if there are more than eight."""
     num_steps = len(reward)
-    series, rewards = flatten_obs(obs, num_steps), np.nan_to_num(np.asarray(reward, float))[:, None]
+    series, rewards = flatten(obs, num_steps), np.nan_to_num(np.asarray(reward, float))[:, None]
     many = series.shape[1] > len(_SERIES)
     page = Canvas(WIDTH, 300)
     y_obs: Callable[[float], float] | None = None
@@ -103,7 +103,7 @@ def chart_scene(obs: Any, action: np.ndarray, reward: np.ndarray) -> Scene:
     else:
         y_obs = _curves(page, series, 22, 188)
     y_reward = _curves(page, rewards, 220, 266)
-    return Scene(_draw_charts(page, series, rewards, y_obs, y_reward, action), 300, 20)
+    return Scene(_draw_charts(page, series, rewards, y_obs, y_reward, flatten(action, num_steps)), 300, 20)
 
 
 def _draw_charts(
@@ -130,11 +130,10 @@ def _draw_charts(
         canvas.text((_LEFT, 206), "reward", INK, 11)
         canvas.line([(x, 20), (x, 190)], INK, 1)
         canvas.line([(x, 218), (x, 268)], INK, 1)
-        labels = enumerate(series[t]) if y_obs is not None else ()
-        for row, value in labels:
-            colour = _SERIES[row]
-            canvas.circle((x, y_obs(value)), 3, colour)
-            canvas.text((_RIGHT + 12, 30 + row * 20), f"obs[{row}]  {number(value)}", colour, 11)
+        if y_obs is not None:
+            for row, value in enumerate(series[t]):
+                canvas.circle((x, y_obs(value)), 3, _SERIES[row])
+                canvas.text((_RIGHT + 12, 30 + row * 20), f"obs[{row}]  {number(value)}", _SERIES[row], 11)
         canvas.circle((x, y_reward(rewards[t, 0])), 3, BLUE)
         canvas.text((_RIGHT + 12, 243), number(rewards[t, 0]), BLUE, 11)
         canvas.text((_LEFT, 287), _action_text(action[t]), MUTED, 11)

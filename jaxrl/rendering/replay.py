@@ -6,18 +6,18 @@ import base64
 import html
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl.files import atomic_write
 from jaxrl.rendering.boards import board_scene
 from jaxrl.rendering.bodies import body_scene, find_poses
 from jaxrl.rendering.canvas import INK, MUTED, RULE, WIDTH, Canvas, Scene, find_attribute
-from jaxrl.rendering.charts import chart_scene, number
+from jaxrl.rendering.charts import chart_scene
 from jaxrl.rendering.control import model_scene
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEADER, _FOOTER = 26, 24
 _LAST_FRAME_MS = 1500
+_MOST_COLOURS = 6000  # of a drawing, edges included
 
 
 class Trajectory(NamedTuple):
@@ -44,7 +45,7 @@ class Trajectory(NamedTuple):
     length: int
 
 
-def render(
+def render(  # noqa: PLR0913 - the last three have defaults and names
     env_name: str,
     env: Any,
     env_params: Any,
@@ -104,14 +105,13 @@ def render(
 
 
 def _cut(trajectory: Trajectory) -> Trajectory:
-    import jax
-
     def cut(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         return np.asarray(leaf)[: trajectory.length]
 
-    return Trajectory(*(jax.tree.map(cut, part) for part in trajectory[:4]), trajectory.length)
+    parts = jax.tree.map(cut, tuple(trajectory[:4]))
+    return Trajectory(*parts, length=trajectory.length)
 
 
 def _find_scene(env_name: str, env: Any, env_params: Any, trajectory: Trajectory) -> Scene:
@@ -140,8 +140,9 @@ def _frame(scene: Scene, env_name: str, trajectory: Trajectory, caption: str, t:
     canvas.line([(0, _HEADER), (WIDTH, _HEADER)], RULE)
     canvas.text((10, _HEADER / 2), env_name, INK, 12)
     so_far = float(np.sum(trajectory.reward[: t + 1], dtype=np.float64))
-    canvas.text((WIDTH - 10, _HEADER / 2), f"return {number(so_far)}", INK, 12, "rm")
-    canvas.text((WIDTH - 100, _HEADER / 2), f"step {t + 1} / {trajectory.length}", MUTED, 12, "rm")
+    shown = f"{so_far:.0f}" if so_far == round(so_far) else f"{round(so_far, 2) + 0.0:.2f}"  # no "-0.00"
+    canvas.text((WIDTH - 10, _HEADER / 2), f"return {shown}", INK, 12, "rm")
+    canvas.text((WIDTH - 112, _HEADER / 2), f"step {t + 1} / {trajectory.length}", MUTED, 12, "rm")
     if caption:
         canvas.box(0, height - _FOOTER, WIDTH, height, (255, 255, 255))
         canvas.line([(0, height - _FOOTER), (WIDTH, height - _FOOTER)], RULE)
@@ -159,15 +160,29 @@ def _fit(canvas: Canvas, text: str) -> str:
 
 
 def _quantized(frames: list[Image.Image]) -> list[Image.Image]:
-    """The frames in one palette of 255 colours, from a few of them: local palettes would flicker."""
+    """The frames in one palette of at most 256 colours, from a few of them: local palettes would flicker."""
     from PIL import Image
 
     chosen = frames[:: max(1, len(frames) // 12)]
     strip = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
     for row, frame in enumerate(chosen):
         strip.paste(frame, (0, row * frame.height))
-    palette = strip.quantize(255, Image.Quantize.MEDIANCUT)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    counts: Any = strip.getcolors(_MOST_COLOURS)
+    if counts is None:  # a photograph
+        palette = strip.quantize(256, Image.Quantize.MEDIANCUT)
+        return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    # A drawing: its colours exactly, and the commonest of the shades along edges. Pillow compares the first six bits
+    # only, so it is given those to match, one colour for each, and the true colours afterwards.
+    colours: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for _, colour in sorted(counts, key=lambda pair: (-pair[0], pair[1])):
+        colours.setdefault(tuple(level & 0xFC for level in colour), colour)
+    coarse, exact = zip(*list(colours.items())[:256], strict=True)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([level for colour in coarse for level in colour])
+    quantized = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    for frame in quantized:
+        frame.putpalette([level for colour in exact for level in colour])
+    return quantized
 
 
 def _gif(frames: list[Image.Image], milliseconds: int) -> bytes:
@@ -199,8 +214,9 @@ def _player(frames: list[Image.Image], milliseconds: int, title: str) -> str:
 
 
 def _page(body: str, title: str) -> str:
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title></head>\n<body>{body}</body></html>\n'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<html lang="en"><head>{meta}<title>{html.escape(title)}</title></head>'
+    return f"<!DOCTYPE html>\n{head}\n<body>{body}</body></html>\n"
 
 
 def _brax_page(env: Any, trajectory: Trajectory, steps: list[int]) -> str | None:
@@ -221,15 +237,6 @@ def _brax_page(env: Any, trajectory: Trajectory, steps: list[int]) -> str | None
 def _join(viewer: str, player: str) -> str:
     before, end, after = viewer.rpartition("</body>")
     return f"{before}{_HIDE_EMPTY_VIEWER}{player}{end}{after}"
-
-
-def frames_of(path: str | Path) -> Iterator[Image.Image]:
-    """The frames of a GIF, in colour."""
-    from PIL import Image, ImageSequence
-
-    with Image.open(path) as image:
-        for frame in ImageSequence.Iterator(image):
-            yield frame.convert("RGB")
 
 
 # The viewer's code comes from the web; where it does not arrive, an empty area would remain.

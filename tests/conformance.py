@@ -1,0 +1,223 @@
+"""What every registered algorithm must satisfy (design section 6 (4)), and the registry: one `Case` per preset.
+
+Each function compiles what it needs and asserts; `test_algorithm.py` calls all of them for every case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import TINY, assert_trees_close, assert_trees_equal
+
+from jaxrl.algorithm import Algorithm, init, sweep, train, with_evaluation
+from jaxrl.presets import PRESETS
+from jaxrl_envs import probes
+
+UPDATES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A preset made small.
+
+    Attributes:
+      preset: its name.
+      settings: of its configuration.
+      sweeps: numbers, two values each, that must not behave otherwise when vmapped.
+      make_env: of an environment that ends episodes, needs its observations, and scales rewards with `reward`.
+    """
+
+    preset: str
+    settings: dict[str, Any]
+    sweeps: dict[str, tuple[float, float]]
+    make_env: Callable[[], Any]
+    traced: list[int] = dataclasses.field(default_factory=list)  # grows when `chunk` is traced
+
+    @functools.cached_property
+    def env(self) -> Any:
+        return self.make_env()
+
+    @functools.cached_property
+    def config(self) -> Any:
+        return dataclasses.replace(PRESETS[self.preset].config, **self.settings)
+
+    @functools.cached_property
+    def hparams(self) -> Any:
+        """The two settings of the sweep, leaves [2]."""
+        defaults = PRESETS[self.preset].hparams
+        stacked = jax.tree.map(lambda leaf: jnp.full(2, leaf, jnp.float32), defaults)
+        return stacked.replace(**{name: jnp.array(values) for name, values in self.sweeps.items()})
+
+    def hparams_at(self, index: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[index], self.hparams)
+
+    def make(self, hparams: Any, reward: Any = 1.0) -> Algorithm:
+        params = dataclasses.replace(self.env.default_params, reward=reward)
+        return PRESETS[self.preset].make(self.env, self.config, hparams, params)
+
+    @functools.cached_property
+    def run(self) -> Callable[..., Any]:
+        """`(key, hparams, reward) -> (state, metrics)` of all updates, compiled once for all checks."""
+        return jax.jit(lambda key, hp, reward: train(key, self.make(hp, reward), UPDATES))
+
+    @functools.cached_property
+    def chunk(self) -> Callable[..., Any]:
+        """`(key, hparams, state, start) -> (state, metrics)` of half of the updates; counts its tracings."""
+
+        def half(key: jax.Array, hp: Any, state: Any, start: jax.Array) -> Any:
+            inner = self.make(hp)
+
+            def step(key: Any, state: Any, t: Any) -> Any:
+                self.traced.append(1)
+                return inner.step(key, state, t)
+
+            return train(key, Algorithm(inner.init, step), UPDATES // 2, state, start)
+
+        return jax.jit(half)
+
+    @functools.cached_property
+    def first_state(self) -> Callable[..., Any]:
+        return jax.jit(lambda key, hp: init(key, self.make(hp)))
+
+
+def _on_policy(preset: str, **changes: Any) -> Case:
+    sweeps = {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+    return Case(preset, {**TINY, **changes}, sweeps, probes.termination_probe)
+
+
+# Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
+CASES: dict[str, Case] = {
+    "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
+    "a2c": _on_policy("a2c", num_epochs=1, num_minibatches=1, reset_pool=3),
+}
+
+KEY = jax.random.key  # typed keys
+
+
+def metrics_are_flat_scalars(case: Case) -> None:
+    state, metrics = case.run(KEY(0), case.hparams_at(0), 1.0)
+    assert metrics
+    assert all(isinstance(name, str) and "/" in name or name == "grad_norm" for name in metrics)
+    assert {value.shape for value in metrics.values()} == {(UPDATES,)}
+    assert not any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state))
+
+
+def resumed_equals_uninterrupted(case: Case) -> None:
+    """n + m updates = n+m updates, bit for bit, and the chunk is traced once, wherever it starts."""
+    hp = case.hparams_at(0)
+    whole, metrics = case.run(KEY(0), hp, 1.0)
+    half, first = case.chunk(KEY(0), hp, case.first_state(KEY(0), hp), jnp.int32(0))
+    traced = len(case.traced)
+    assert traced > 0
+    rest, second = case.chunk(KEY(0), hp, half, jnp.int32(UPDATES // 2))
+    assert len(case.traced) == traced
+    assert_trees_equal(rest, whole)
+    assert_trees_equal(jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second), metrics)
+    # The parameters of both halves moved, so that the equality says something.
+    assert _moved(half, whole) > 1e-6
+
+
+def another_start_is_another_randomness(case: Case) -> None:
+    """`start` is not forgotten: the same chunk from the same state at another index draws other experience."""
+    hp = case.hparams_at(0)
+    state = case.first_state(KEY(0), hp)
+    at_zero, _ = case.chunk(KEY(0), hp, state, jnp.int32(0))
+    at_three, _ = case.chunk(KEY(0), hp, state, jnp.int32(3))
+    assert _moved(at_zero, at_three) > 1e-6
+
+
+def same_key_same_run(case: Case) -> None:
+    hp = case.hparams_at(0)
+    assert_trees_equal(case.run(KEY(5), hp, 1.0), case.run(KEY(5), hp, 1.0))
+    assert _moved(case.run(KEY(5), hp, 1.0)[0], case.run(KEY(6), hp, 1.0)[0]) > 1e-6
+
+
+def swept_equals_separate(case: Case) -> None:
+    """`vmap` over seeds and over numbers gives the parameters of separate runs, after one and two updates."""
+    keys = jax.random.split(KEY(1), 2)
+    both = jax.jit(lambda keys, hp: sweep(case.make, hp, keys, 2))
+    single = jax.jit(lambda key, hp: train(key, case.make(hp), 2))
+    states, metrics = both(keys, case.hparams)
+    seen = []
+    for h in range(2):
+        for s in range(2):
+            state, rows = single(keys[s], case.hparams_at(h))
+            swept = jax.tree.map(lambda leaf: leaf[h, s], (states.agent, metrics))  # noqa: B023
+            assert_trees_close(swept, (state.agent, rows), atol=1e-5, rtol=1e-4)
+            seen.append(state)
+    assert min(_moved(seen[0], seen[1]), _moved(seen[0], seen[2])) > 1e-4  # seeds and numbers make a difference
+
+
+def jit_equals_no_jit(case: Case) -> None:
+    """One update, op by op, gives what the compiled one gives."""
+    small = dataclasses.replace(
+        case.config, **{"num_envs": 2, "num_steps": 3, "hidden_sizes": (4,), "num_minibatches": 1}
+    )
+    algorithm = PRESETS[case.preset].make(case.env, small, case.hparams_at(0), case.env.default_params)
+    state = jax.jit(algorithm.init)(KEY(0))
+    compiled = jax.jit(algorithm.step)(KEY(1), state, jnp.int32(0))
+    with jax.disable_jit():
+        plain = algorithm.step(KEY(1), state, jnp.int32(0))
+    assert_trees_close(plain, compiled, atol=1e-5, rtol=1e-4)
+    assert _moved(state, plain[0]) > 1e-6
+
+
+def stays_finite_after_a_huge_reward(case: Case) -> None:
+    state, metrics = case.run(KEY(2), case.hparams_at(0), 1e6)
+    for leaf in jax.tree.leaves(state):
+        assert np.isfinite(np.asarray(leaf)).all()
+    assert all(np.isfinite(value).all() for name, value in metrics.items() if not name.startswith("episode/"))
+
+
+def a_sweep_keeps_real_branches_on_t(case: Case) -> None:
+    """Under `vmap` over runs, what happens every k-th update is still a `cond`: `t` is not batched."""
+    keys = jax.random.split(KEY(0), 2)
+
+    def measure(key: jax.Array, state: Any) -> dict[str, jax.Array]:
+        return {"size": sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(state.agent.params))}
+
+    def conds(make: Callable[[Any], Algorithm]) -> int:
+        return count_primitives(jax.make_jaxpr(lambda k, hp: sweep(make, hp, k, 4))(keys, case.hparams).jaxpr, "cond")
+
+    plain = conds(case.make)
+    evaluated = conds(lambda hp: with_evaluation(case.make(hp), measure, every=2))
+    assert evaluated == plain + 1
+
+
+def count_primitives(jaxpr: Any, name: str) -> int:
+    """How often a primitive stands in a jaxpr, inner ones included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += equation.primitive.name == name
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                total += count_primitives(getattr(inner, "jaxpr", inner), name)
+    return total
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
+
+
+def _moved(a: Any, b: Any) -> float:
+    """The largest difference between the parameters of two states."""
+    pairs = zip(jax.tree.leaves(a.agent.params), jax.tree.leaves(b.agent.params), strict=True)
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    metrics_are_flat_scalars,
+    resumed_equals_uninterrupted,
+    another_start_is_another_randomness,
+    same_key_same_run,
+    swept_equals_separate,
+    jit_equals_no_jit,
+    stays_finite_after_a_huge_reward,
+    a_sweep_keeps_real_branches_on_t,
+)

@@ -1,0 +1,51 @@
+"""What must be set before JAX is imported, and the fixtures that several files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Everything here is inherited by the processes that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+# A third of the compile time, which is most of what the tests take.
+FLAGS = ("--xla_backend_optimization_level=1", "--xla_force_host_platform_device_count=2")
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), *(f for f in FLAGS if f.split("=")[0] not in os.environ.get("XLA_FLAGS", ""))]
+).strip()
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".jax_cache")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from helpers import TINY  # noqa: E402
+
+from jaxrl.presets import PPOConfig, PPOHparams, ppo  # noqa: E402
+from jaxrl_envs.probes import Probe, truncation_probe  # noqa: E402
+
+# Compiled code has no fair deadline; the same examples every time, so that a failure is nobody's bad luck.
+hypothesis.settings.register_profile("jaxrl", deadline=None, derandomize=True, max_examples=60, database=None)
+hypothesis.settings.load_profile("jaxrl")
+
+
+@pytest.fixture(scope="session")
+def probe() -> Probe:
+    """Reward 1 at every step, truncated after 5, observation 0: no gymnax to import."""
+    return truncation_probe()
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> PPOConfig:
+    """A PPO that compiles in seconds and updates in microseconds."""
+    return PPOConfig(**TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_state(probe: Probe, tiny_config: PPOConfig) -> object:
+    """The state that `train(jax.random.key(0), …)` starts from with `tiny_config` on `probe`."""
+    from jaxrl.algorithm import init
+
+    return jax.jit(lambda key: init(key, ppo(probe, tiny_config, PPOHparams())))(jax.random.key(0))

@@ -1,0 +1,100 @@
+"""Small parts for tests: settings that compile fast, and an environment and an agent whose every number is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxrl.spaces import Box, Discrete, Space
+from jaxrl.types import Agent, Key, Timestep
+
+TINY: dict[str, Any] = {
+    "num_envs": 4,
+    "num_steps": 8,
+    "num_epochs": 2,
+    "num_minibatches": 2,
+    "hidden_sizes": (8, 8),
+    "total_steps": 320,
+}
+
+
+def assert_trees_equal(actual: Any, expected: Any) -> None:
+    """Bit for bit, NaN included."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(expected)[0]]
+    for path, a, b in zip(paths, jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype, path
+        np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+def assert_trees_close(actual: Any, expected: Any, atol: float = 1e-5, rtol: float = 1e-5) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(expected)[0]]
+    for path, a, b in zip(paths, jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=atol, rtol=rtol, err_msg=path)
+
+
+@struct.dataclass
+class ScriptParams:
+    """`scale` multiplies rewards; traced."""
+
+    scale: float | jax.Array = 1.0
+
+
+@struct.dataclass
+class ScriptState:
+    """Which script the episode follows, and the steps it has behind it."""
+
+    kind: jax.Array
+    time: jax.Array
+
+
+# kind -> (episode length, terminated at its end, truncated at its end)
+SCRIPTS = ((2, True, False), (3, False, True), (4, True, True), (1, False, True), (7, True, False))
+
+
+class ScriptedEnv:
+    """Each episode follows one of `SCRIPTS`, drawn at the reset; obs = (kind, time); reward = kind + time / 10."""
+
+    default_params = ScriptParams()
+
+    def reset(self, key: Key, params: ScriptParams) -> tuple[ScriptState, jax.Array]:
+        state = ScriptState(jax.random.randint(key, (), 0, len(SCRIPTS)), jnp.int32(0))
+        return state, self._obs(state)
+
+    def step(self, key: Key, state: ScriptState, action: jax.Array, params: ScriptParams) -> tuple[Any, Timestep]:
+        length, terminated, truncated = (jnp.array(column)[state.kind] for column in zip(*SCRIPTS, strict=True))
+        reward = params.scale * (state.kind + state.time / 10 + 100 * action)
+        state = state.replace(time=state.time + 1)
+        over = state.time >= length
+        obs = self._obs(state)
+        return state, Timestep(obs, reward, over & terminated, over & truncated, obs, {})
+
+    def observation_space(self, params: ScriptParams) -> Space:
+        return Box(0.0, 2000.0, (2,))
+
+    def action_space(self, params: ScriptParams) -> Space:
+        return Discrete(2)
+
+    @staticmethod
+    def _obs(state: ScriptState) -> jax.Array:
+        return jnp.stack([state.kind, state.time]).astype(jnp.float32)
+
+
+def scripted_agent() -> Agent:
+    """Action 1 at odd times; memory counts the steps of the episode; extras tell both."""
+
+    def act(key: Key, state: Any, memory: jax.Array, obs: jax.Array, is_first: jax.Array, explore: bool) -> Any:
+        memory = jnp.where(is_first, 0, memory) + 1
+        action = (obs[:, 1] % 2).astype(jnp.int32)
+        return action, memory, {"value": 100 * obs[:, 0] + obs[:, 1], "memory": memory}
+
+    def update(key: Key, state: Any, rollout: Any, progress: Any) -> Any:
+        return state, {}
+
+    return Agent(lambda *_: (), lambda num: jnp.zeros(num, jnp.int32), act, update)

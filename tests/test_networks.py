@@ -1,0 +1,165 @@
+"""Networks: the patch convolution against linen's, encodings of every space, and how heads and torsos hang together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jaxrl.networks import ActorCritic, PatchConv, encode, resolve_torso
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+
+IMAGE = Box(0.0, 1.0, (5, 6, 4))
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[jax.Array, Any]:
+    x = jax.random.normal(jax.random.key(0), (3, 5, 6, 4))
+    params = PatchConv(7).init(jax.random.key(1), x)["params"]
+    return x, {"kernel": params["kernel"], "bias": jax.random.normal(jax.random.key(2), (7,))}
+
+
+def test_patch_conv_is_linens(images: tuple[jax.Array, Any]) -> None:
+    x, params = images
+    conv = nn.Conv(7, (3, 3), padding="VALID")
+
+    def run(module: nn.Module, params: Any, x: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, x)
+
+    ours, theirs = run(PatchConv(7), params, x), run(conv, params, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    by_hand = oracles.conv_valid(*(np.asarray(a, np.float64) for a in (x, params["kernel"], params["bias"])))
+    np.testing.assert_allclose(ours, by_hand, atol=2e-6)
+    weights = jax.random.normal(jax.random.key(3), ours.shape)
+    gradients = [
+        jax.grad(lambda p, x, m=module: (weights * run(m, p, x)).sum(), (0, 1))(params, x)
+        for module in (PatchConv(7), conv)
+    ]
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    # The same names and shapes, so that parameters are interchangeable.
+    assert jax.tree.map(jnp.shape, conv.init(jax.random.key(1), x)["params"]) == jax.tree.map(jnp.shape, params)
+
+
+def test_patch_conv_under_vmap_over_seeds(images: tuple[jax.Array, Any]) -> None:
+    x, params = images
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    both = jax.vmap(lambda p: PatchConv(7).apply({"params": p}, x))(stacked)
+    conv = nn.Conv(7, (3, 3), padding="VALID")
+    for i in range(2):
+        single = conv.apply({"params": jax.tree.map(lambda leaf: leaf[i], stacked)}, x)  # noqa: B023
+        np.testing.assert_allclose(both[i], single, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "expected"),
+    [
+        (Discrete(3), [2, 0], [[0, 0, 1], [1, 0, 0]]),
+        (MultiDiscrete((2, 3)), [[1, 0], [0, 2]], [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]),
+        (Box(-1.0, 1.0, ()), [0.5, -0.5], [[0.5], [-0.5]]),
+        (Box(-1.0, 1.0, (2,)), [[0.5, 1.0]], [[0.5, 1.0]]),
+        (Box(0, 9, (2, 2), jnp.uint8), [[[1, 2], [3, 4]]], [[1, 2, 3, 4]]),
+    ],
+)
+def test_encodings_by_hand(space: Space, obs: Any, expected: Any) -> None:
+    encoded = encode(space, jnp.array(obs, space.dtype))
+    assert encoded.dtype == jnp.float32
+    np.testing.assert_array_equal(encoded, expected)
+
+
+def test_images_keep_their_axes() -> None:
+    space = Box(0, 255, (2, 3, 1), jnp.uint8)
+    pixels = jnp.arange(12, dtype=jnp.uint8).reshape(2, 2, 3, 1)
+    np.testing.assert_array_equal(encode(space, pixels), np.arange(12.0).reshape(2, 2, 3, 1))
+    assert encode(space, pixels).dtype == jnp.float32
+
+
+def test_torsos_are_chosen_by_shape() -> None:
+    assert resolve_torso("auto", IMAGE) == "cnn"
+    assert resolve_torso("mlp", IMAGE) == "mlp"
+    assert resolve_torso("cnn", IMAGE) == "cnn"
+    for space in (Discrete(3), MultiDiscrete((2, 2)), Box(0.0, 1.0, (4,)), Box(0.0, 1.0, (4, 4))):
+        assert resolve_torso("auto", space) == "mlp"
+        with pytest.raises(ValueError, match=r"\[height, width, channels\].*use 'mlp'"):
+            resolve_torso("cnn", space)
+    with pytest.raises(ValueError, match="expected one of auto, mlp, cnn"):
+        resolve_torso("lstm", IMAGE)
+
+
+def actor_critic(**changes: Any) -> ActorCritic:
+    defaults = {
+        "num_policy_outputs": 3,
+        "heads": (("value", 1), ("extra", 5)),
+        "log_std": False,
+        "hidden_sizes": (16, 16),
+        "activation": "tanh",
+        "torso": "mlp",
+        "shared_torso": False,
+    }
+    return ActorCritic(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_heads_and_first_weights(shared: bool) -> None:
+    network = actor_critic(shared_torso=shared, log_std=True)
+    x = jax.random.normal(jax.random.key(0), (4, 6))
+    params = network.init(jax.random.key(1), x)["params"]
+    outputs = network.apply({"params": params}, x)
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "policy": (4, 3), "value": (4, 1), "extra": (4, 5), "log_std": (3,)
+    }  # fmt: skip
+    for name, gain in (("policy", 0.01), ("value", 1.0), ("extra", 1.0)):
+        kernel = np.asarray(params[f"head_{name}"]["kernel"])
+        np.testing.assert_allclose(kernel.T @ kernel, gain**2 * np.eye(kernel.shape[1]), atol=1e-5)
+    hidden = np.asarray(params["torso"]["Dense_1"]["kernel"])
+    np.testing.assert_allclose(hidden.T @ hidden, 2 * np.eye(16), atol=1e-5)
+    np.testing.assert_array_equal(outputs["log_std"], 0.0)
+    assert ("critic_torso" in params) is not shared
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_critics_reach_the_actor_only_through_a_shared_torso(shared: bool) -> None:
+    network = actor_critic(shared_torso=shared)
+    x = jax.random.normal(jax.random.key(0), (4, 6))
+    params = network.init(jax.random.key(1), x)
+    of_value = jax.grad(lambda p: network.apply(p, x)["value"].sum())(params)["params"]
+    of_policy = jax.grad(lambda p: network.apply(p, x)["policy"].sum())(params)["params"]
+
+    def reached(gradient: Any) -> set[str]:
+        return {name for name, tree in gradient.items() if any(np.any(np.asarray(g)) for g in jax.tree.leaves(tree))}
+
+    assert reached(of_policy) == {"torso", "head_policy"}
+    assert reached(of_value) == {"torso" if shared else "critic_torso", "head_value"}
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "swish", "gelu", "elu"])
+def test_a_small_network_by_hand(activation: str) -> None:
+    network = actor_critic(hidden_sizes=(4,), activation=activation, shared_torso=True, heads=(("value", 1),))
+    x = jax.random.normal(jax.random.key(0), (2, 3))
+    params = network.init(jax.random.key(1), x)["params"]
+    layer, head = params["torso"]["Dense_0"], params["head_value"]
+    z = np.asarray(x @ layer["kernel"] + layer["bias"], np.float64)
+    hidden = {
+        "tanh": np.tanh(z),
+        "relu": np.maximum(z, 0),
+        "swish": z / (1 + np.exp(-z)),
+        "gelu": 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
+        "elu": np.where(z > 0, z, np.expm1(z)),
+    }[activation]
+    value = network.apply({"params": params}, x)["value"]
+    np.testing.assert_allclose(value, hidden @ np.asarray(head["kernel"]) + np.asarray(head["bias"]), atol=1e-5)
+
+
+def test_the_cnn_sees_where_things_are() -> None:
+    """Two images with the same pixels in other places: other features, through the convolution."""
+    network = actor_critic(torso="cnn", shared_torso=True, activation="relu")
+    x = jnp.zeros((2, *IMAGE.shape)).at[0, 0, 0, 0].set(1.0).at[1, 2, 3, 1].set(1.0)
+    params = network.init(jax.random.key(1), x)
+    assert params["params"]["torso"]["PatchConv_0"]["kernel"].shape == (3, 3, 4, 16)
+    value = np.asarray(network.apply(params, x)["value"])
+    assert abs(value[0] - value[1]) > 1e-4

@@ -1,0 +1,164 @@
+"""Return estimators against numbers worked out by hand, and naive loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jaxrl.ops.returns import discounted_return_so_far, discounted_sum, gae, lambda_return
+
+NUM_STEPS, NUM_ENVS = 7, 3
+
+REWARD = [1.0, 0.0, 2.0, -1.0, 0.5]
+VALUE = [0.5, 0.4, 0.3, 0.2, 0.1]
+NEXT_VALUE = [0.4, 0.7, 0.2, 9.0, 0.6]  # the 9 stands behind a termination and must not matter
+TERMINATED = [False, False, False, True, False]
+TRUNCATED = [False, True, False, False, False]
+
+
+def columns(*values: Any) -> list[jax.Array]:
+    """One environment: [T] -> [T, 1]."""
+    return [jnp.array(value)[:, None] for value in values]
+
+
+def flags() -> Any:
+    return arrays(bool, (NUM_STEPS, NUM_ENVS))
+
+
+def floats() -> Any:
+    return arrays(np.float32, (NUM_STEPS, NUM_ENVS), elements=st.floats(-10, 10, width=32))
+
+
+def unit() -> Any:
+    return st.sampled_from([0.0, 0.5, 0.9, 1.0])
+
+
+jitted_gae = jax.jit(gae)
+jitted_lambda_return = jax.jit(lambda_return)
+
+
+def test_gae_by_hand() -> None:
+    advantage = gae(*columns(REWARD, TERMINATED, TRUNCATED, VALUE, NEXT_VALUE), 0.9, 0.8)[:, 0]
+    np.testing.assert_allclose(advantage, [1.0256, 0.23, 1.016, -1.2, 0.94], atol=1e-6)
+    np.testing.assert_allclose(advantage + jnp.array(VALUE), [1.5256, 0.63, 1.316, -1.0, 1.04], atol=1e-6)
+
+
+def test_gae_does_not_take_truncation_for_termination() -> None:
+    wrong = [0.572, -0.4, 1.016, -1.2, 0.94]  # the numbers of that bug, which several libraries have
+    advantage = gae(*columns(REWARD, TERMINATED, TRUNCATED, VALUE, NEXT_VALUE), 0.9, 0.8)[:, 0]
+    assert np.abs(np.asarray(advantage)[:2] - np.array(wrong)[:2]).min() > 0.4
+    done = np.array(TERMINATED) | np.array(TRUNCATED)
+    cut = gae(*columns(REWARD, done, np.zeros(5, bool), VALUE, [0.4, 0.3, 0.2, 0.1, 0.6]), 0.9, 0.8)[:, 0]
+    np.testing.assert_allclose(cut, wrong, atol=1e-6)
+
+
+def test_termination_wins_where_both_flags_are_set() -> None:
+    both = gae(*columns([1.0, 5.0], [True, False], [True, False], [0.5, 0.0], [7.0, 0.0]), 0.9, 0.8)[:, 0]
+    np.testing.assert_allclose(both, [0.5, 5.0], atol=1e-6)
+
+
+@given(floats(), flags(), flags(), floats(), floats(), unit(), unit())
+def test_gae_is_the_naive_loop(
+    reward: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    value: np.ndarray,
+    next_value: np.ndarray,
+    gamma: float,
+    lam: float,
+) -> None:
+    arguments = (reward, terminated, truncated, value, next_value, gamma, lam)
+    np.testing.assert_allclose(jitted_gae(*arguments), oracles.gae(*arguments), atol=2e-4, rtol=1e-4)
+
+
+@given(floats(), flags(), flags(), floats(), unit(), unit())
+def test_lambda_return_is_the_naive_mixture(
+    reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, next_value: np.ndarray, gamma: float, lam: float
+) -> None:
+    arguments = (reward, terminated, truncated, next_value, gamma, lam)
+    np.testing.assert_allclose(
+        jitted_lambda_return(*arguments), oracles.lambda_return(*arguments), atol=2e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("terminated_at", "truncated_at", "next_value", "expected"),
+    [
+        (None, None, [2.0, 3.0, 4.0], [3.889, 4.42, 4.6]),
+        (None, 1, [2.0, 5.0, 4.0], [4.375, 5.5, 4.6]),
+        (1, None, [2.0, 3.0, 4.0], [2.35, 1.0, 4.6]),
+        (1, 1, [2.0, 5.0, 4.0], [2.35, 1.0, 4.6]),
+    ],
+)
+def test_lambda_return_by_hand(
+    terminated_at: int | None, truncated_at: int | None, next_value: list[float], expected: list[float]
+) -> None:
+    terminated, truncated = (np.arange(3) == (-1 if at is None else at) for at in (terminated_at, truncated_at))
+    returns = lambda_return(*columns([1.0, 1.0, 1.0], terminated, truncated, next_value), 0.9, 0.5)[:, 0]
+    np.testing.assert_allclose(returns, expected, atol=1e-5)
+
+
+def test_lambda_return_is_gae_plus_value() -> None:
+    """Where V(final_obs_t) is V(obs_{t+1}), except at truncations, whose successors are not in the rollout."""
+    rng = np.random.default_rng(0)
+    value = rng.normal(size=(NUM_STEPS + 1, NUM_ENVS)).astype(np.float32)
+    reward = rng.normal(size=(NUM_STEPS, NUM_ENVS)).astype(np.float32)
+    terminated, truncated = rng.random((2, NUM_STEPS, NUM_ENVS)) < 0.25
+    next_value = np.where(truncated, rng.normal(size=reward.shape), value[1:]).astype(np.float32)
+    advantage = gae(reward, terminated, truncated, value[:-1], next_value, 0.9, 0.7)
+    returns = lambda_return(reward, terminated, truncated, next_value, 0.9, 0.7)
+    np.testing.assert_allclose(returns, advantage + value[:-1], atol=1e-5)
+
+
+def test_reward_scaling_starts_again_with_each_episode() -> None:
+    """R = [1, 1.9, 2.71, 1]: the reward at the end still belongs to the episode that ends, unlike in PureJaxRL."""
+    done = np.array([False, False, True, False])
+    is_first = np.concatenate([[True], done[:-1]])
+    returns = discounted_return_so_far(jnp.ones((4, 1)), jnp.array(is_first)[:, None], jnp.zeros(1), 0.9)[:, 0]
+    np.testing.assert_allclose(returns, [1.0, 1.9, 2.71, 1.0], atol=1e-6)
+
+
+def test_discounted_return_so_far_runs_on_from_rollout_to_rollout() -> None:
+    rng = np.random.default_rng(1)
+    reward, is_first = rng.normal(size=(8, 3)), rng.random((8, 3)) < 0.3
+    is_first[4] = [False, True, False]
+    before = np.array([2.0, -1.0, 0.5])
+    whole = discounted_return_so_far(jnp.array(reward), jnp.array(is_first), jnp.array(before), 0.9)
+    np.testing.assert_allclose(whole, oracles.discounted_return_so_far(reward, is_first, before, 0.9), atol=1e-5)
+    half = discounted_return_so_far(jnp.array(reward[:4]), jnp.array(is_first[:4]), jnp.array(before), 0.9)
+    rest = discounted_return_so_far(jnp.array(reward[4:]), jnp.array(is_first[4:]), half[-1], 0.9)
+    np.testing.assert_allclose(rest, whole[4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("unroll", [1, 3, 16])
+def test_discounted_sum_by_hand(unroll: int) -> None:
+    result = discounted_sum(jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array([0.5, 0.0, 0.25, 100.0]), unroll)
+    np.testing.assert_array_equal(result, [2.0, 2.0, 6.0, 8.0])
+
+
+def test_gradients_reach_gamma() -> None:
+    """Discounts may be traced and differentiated, as meta-learning does: d/dγ of r0 + γ(r1 + γ n1)."""
+
+    def first_return(gamma: jax.Array) -> jax.Array:
+        none = jnp.zeros((2, 1), bool)
+        return lambda_return(*columns([1.0, 2.0]), none, none, *columns([50.0, 3.0]), gamma, 1.0)[0, 0]
+
+    assert jax.grad(first_return)(0.5) == pytest.approx(2.0 + 2 * 0.5 * 3.0)
+
+
+@pytest.mark.parametrize("estimator", [gae, lambda_return])
+def test_different_shapes_are_refused(estimator: Callable[..., Any]) -> None:
+    num = 5 if estimator is gae else 4
+    good = [jnp.zeros((4, 2))] * num
+    for i in range(num):
+        with pytest.raises(ValueError, match=r"one shape \[T, B\].*\(4, 1\)"):
+            estimator(*good[:i], jnp.zeros((4, 1)), *good[i + 1 :], 0.9, 0.9)
