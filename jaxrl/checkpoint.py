@@ -116,7 +116,7 @@ def save_step(
     save(path, tree, meta)
     others = _checkpoints(directory)
     kept = [other for other in others if _step(other) <= step][-keep:]
-    for other in [*(o for o in others if o not in kept), *directory.glob(".checkpoint_*.tmp")]:
+    for other in [*(o for o in others if o not in kept), *directory.glob(".*.npz.*.tmp")]:
         other.unlink()
     return path
 

@@ -53,7 +53,9 @@ def sweep(
     env: Env,
     grid: Annotated[
         tuple[str, ...],
-        arg(metavar="NAME=V1,V2,…", help="Swept settings; the cells are their product. Tuples: hidden_sizes=64x64,256."),
+        arg(
+            metavar="NAME=V1,V2,…", help="Swept settings; the cells are their product. Tuples: hidden_sizes=64x64,256."
+        ),
     ],
     seeds: Seeds = 8,
     first_seed: FirstSeed = 0,
@@ -118,7 +120,8 @@ def plot(
     metric: Annotated[str, arg(metavar="NAME", help="A metric of the run.")] = "episode/return",
 ) -> None:
     """Draw learning curves: the IQM over seeds with its interval. Several runs share one picture."""
-    from jaxrl.results import Results, plot_runs
+    from jaxrl.plotting import compare
+    from jaxrl.results import Results
 
     if not runs:
         raise ValueError("plot needs at least one run directory, as in `jaxrl plot runs/demo`")
@@ -127,7 +130,7 @@ def plot(
     if len(loaded) == 1:
         loaded[str(runs[0])].plot(target, metric=metric)
     else:
-        plot_runs(loaded, target, metric=metric)
+        compare(loaded, target, metric=metric)
     print(target)
 
 
@@ -176,7 +179,7 @@ def config(algorithm: Algorithm, env: Env) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the command `jaxrl`."""
-    verbs = {
+    verbs: dict[str, Any] = {
         "train": train,
         "sweep": sweep,
         "resume": resume,

@@ -7,6 +7,7 @@ An environment is pure and acts on one instance; `vectorize` gives it the axis B
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -158,7 +159,7 @@ class _Autoreset(_Wrapper):
 
     def refresh(self, key: Key, state: AutoresetState, params: EnvParams) -> AutoresetState:
         """Draws a new pool; nothing happens without one. Loops call it between rollouts."""
-        return state.replace(pool=self._fresh_pool(key, params))
+        return dataclasses.replace(state, pool=self._fresh_pool(key, params))
 
     def step(
         self, key: Key, state: AutoresetState, action: jax.Array, params: EnvParams
@@ -179,7 +180,7 @@ class _Autoreset(_Wrapper):
 
         # Most steps end no episode: without the branch each of them would pay for a reset.
         env_state, obs = jax.lax.cond(jnp.any(done), start_over, lambda: (env_state, timestep.obs))
-        return state.replace(env_state=env_state), timestep._replace(obs=obs)
+        return dataclasses.replace(state, env_state=env_state), timestep._replace(obs=obs)
 
     def _fresh_pool(self, key: Key, params: EnvParams) -> Any:
         if self.pool_size is None:

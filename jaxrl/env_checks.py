@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxrl.env import Environment, EnvParams, EnvState
 from jaxrl.env_recording import Record, compile_quickly, lower_recording
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.env_signature import brief, check_interface, check_spaces, check_types
+from jaxrl.spaces import Discrete, MultiDiscrete, Space
 from jaxrl.types import Key, Timestep
 
-_METHODS = ("reset", "step", "observation_space", "action_space")
 _COMPARED_STEPS = 3  # floats may differ in the last bit between programs, and chaos then takes over
 
 
@@ -72,13 +72,13 @@ def check_environment(
     if str(jax.random.key_impl(key)) != "threefry2x32":
         raise ValueError(f"check_environment needs a key with impl='threefry2x32', got {jax.random.key_impl(key)}")
     key_reset, key_steps, key_actions = jax.random.split(key, 3)
-    _check_interface(env)
+    check_interface(env)
     params = env.default_params if params is None else params
-    spaces = _check_spaces(env, params)
-    _check_types(env, params, spaces)
+    spaces = check_spaces(env, params)
+    check_types(env, params, spaces)
 
-    keys = jax.random.split(key_steps, (num_envs, num_steps))
-    actions = jax.vmap(jax.vmap(spaces[1].sample))(jax.random.split(key_actions, (num_envs, num_steps)))
+    keys = jax.random.split(key_steps, (num_steps, num_envs))
+    actions = jax.vmap(jax.vmap(spaces[1].sample))(jax.random.split(key_actions, (num_steps, num_envs)))
     if num_eager_steps:
         start = env.reset(key_reset, params)
     else:
@@ -86,9 +86,9 @@ def check_environment(
     run = _recording(env, params, start, keys, actions)
     record = run(keys, actions)
     _check_same_again(record, run(keys, actions))
-    _check_lanes(record, run(jnp.roll(keys, 1, 0), jnp.roll(actions, 1, 0)))
+    _check_lanes(record, run(jnp.roll(keys, 1, 1), jnp.roll(actions, 1, 1)))
     if num_eager_steps:
-        _check_against_eager(env, params, start[0], actions, record, num_eager_steps)
+        _check_against_eager(env, params, start[0], (keys, actions), record, num_eager_steps)
     _check_values(record, spaces[0])
     _check_autoreset(record)
     return EnvironmentReport(
@@ -100,132 +100,16 @@ def check_environment(
     )
 
 
-# What can be told without running anything.
-
-
-def _check_interface(env: Any) -> None:
-    missing = [name for name in (*_METHODS, "default_params") if not hasattr(env, name)]
-    if missing:
-        raise ValueError(f"expected the Environment protocol, got {env!r} without {', '.join(missing)}; add them")
-    if hasattr(env, "num_envs"):
-        raise ValueError("expected an environment of one instance, got a vectorised one; check it before `vectorize`")
-    try:
-        hash(env)
-    except TypeError as error:
-        raise ValueError(f"expected a hashable environment, got {error}; define __hash__ or drop __eq__") from error
-    for path, leaf in jax.tree_util.tree_leaves_with_path(env.default_params):
-        if not isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)):
-            name = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"expected numbers and arrays in default_params, got {type(leaf).__name__} at {name}; "
-                "give static choices to the constructor instead"
-            )
-
-
-def _check_spaces(env: Environment, params: EnvParams) -> tuple[Space, Space]:
-    def spaces_of(params: EnvParams) -> tuple[Space, Space]:
-        return env.observation_space(params), env.action_space(params)
-
-    spaces = spaces_of(params)
-    for name, space in zip(("observation_space", "action_space"), spaces, strict=True):
-        if not isinstance(space, (Discrete, MultiDiscrete, Box)):
-            raise ValueError(f"expected {name} to be a Discrete, MultiDiscrete or Box of jaxrl.spaces, got {space!r}")
-        hash(space)
-    again = spaces_of(params)
-    if again != spaces:
-        raise ValueError(f"expected the same spaces at every call, got {spaces} and then {again}")
-    traced: list[Any] = []
-    try:
-        jax.eval_shape(lambda params: traced.extend(spaces_of(params)), params)
-    except Exception as error:
-        raise ValueError(
-            f"expected spaces that need no concrete parameters, got {_brief(error)}; "
-            "spaces are static: compute them from the constructor's arguments"
-        ) from error
-    if tuple(traced) != spaces:
-        raise ValueError(f"expected the same spaces under tracing, got {spaces} outside and {tuple(traced)} inside jit")
-    return spaces
-
-
-def _check_types(env: Environment, params: EnvParams, spaces: tuple[Space, Space]) -> None:
-    key = jax.random.key(0)
-    state, obs = _trace("reset", env.reset, (key,), params, "(state, obs)")
-    hint = "return what observation_space declares, or declare what is returned"
-    _same_types("obs of reset", spaces[0], obs, hint)
-    action = jax.ShapeDtypeStruct(spaces[1].shape, spaces[1].dtype)
-    next_state, timestep = _trace("step", env.step, (key, state, action), params, "(state, Timestep)")
-    if not isinstance(timestep, Timestep):
-        raise ValueError(f"expected step to return (state, Timestep), got (state, {type(timestep).__name__})")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            name = jax.tree_util.keystr(path)
-            raise ValueError(f"expected no key in the state, got one at {name}; use the key that step is given")
-    for name in ("obs", "final_obs"):
-        _same_types(f"{name} of step", spaces[0], getattr(timestep, name), hint)
-    _same_types("reward", jax.ShapeDtypeStruct((), jnp.float32), timestep.reward, "jnp.asarray(reward, jnp.float32)")
-    for name in ("terminated", "truncated"):
-        hint = "return one boolean per flag, e.g. jnp.array(False)"
-        _same_types(name, jax.ShapeDtypeStruct((), jnp.bool_), getattr(timestep, name), hint)
-    if not isinstance(timestep.info, dict):
-        raise ValueError(f"expected info to be a dict of arrays, got {type(timestep.info).__name__}; use {{}} for none")
-    before, after = jax.tree.structure(state), jax.tree.structure(next_state)
-    if str(before) != str(after):
-        raise ValueError(f"expected one structure of the state, got {before} from reset and {after} from step")
-    leaves = zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(next_state), strict=True)
-    for (path, first), later in leaves:
-        hint = "lax.scan needs equal types: cast them in reset"
-        _same_types(f"state{jax.tree_util.keystr(path)} after step, as after reset", first, later, hint)
-
-
-def _trace(name: str, function: Any, arguments: tuple[Any, ...], params: EnvParams, returns: str) -> tuple[Any, Any]:
-    """The types that `function` returns, under abstract arguments."""
-    try:
-        result = jax.eval_shape(function, *arguments, params)
-    except Exception as error:
-        try:
-            jax.eval_shape(lambda *arguments: function(*arguments, params), *arguments)
-        except Exception:
-            raise ValueError(
-                f"expected {name} to be traceable, got {_brief(error)}; "
-                "use jnp.where or lax.cond instead of `if` on arrays, and jnp instead of numpy"
-            ) from error
-        raise ValueError(
-            f"expected {name} to accept traced parameters, got {_brief(error)}; "
-            "use jnp.where instead of `if` on a parameter, or make it an argument of the constructor"
-        ) from error
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise ValueError(f"expected {name} to return {returns}, got {type(result).__name__}")
-    return result
-
-
-def _same_types(name: str, expected: Any, got: Any, fix: str) -> None:
-    if not hasattr(got, "shape"):
-        raise ValueError(f"{name}: expected one array, got {jax.tree.structure(got)}; {fix}")
-    if (tuple(got.shape), got.dtype) != (tuple(expected.shape), expected.dtype):
-        raise ValueError(
-            f"{name}: expected shape {tuple(expected.shape)} and dtype {expected.dtype}, "
-            f"got {tuple(got.shape)} and {got.dtype}; {fix}"
-        )
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
-
-
-# What one compiled program tells.
-
-
 def _recording(env: Environment, params: EnvParams, start: Any, keys: Key, actions: jax.Array) -> Any:
     try:
-        lowered, copies = lower_recording(env, params, start, keys, actions)
+        lowered = lower_recording(env, params, start, keys, actions)
     except Exception as error:
         raise ValueError(
-            f"expected reset and step to be vmappable over instances and parameters, got {_brief(error)}; "
+            f"expected reset and step to be vmappable over instances, got {brief(error)}; "
             "use jax.numpy operations, which vmap understands"
         ) from error
     program = compile_quickly(lowered)
-    return lambda keys, actions: jax.device_get(program(keys, actions, copies))
+    return lambda keys, actions: jax.device_get(program(keys, actions, params))
 
 
 def _check_same_again(record: Record, again: Record) -> None:
@@ -237,9 +121,12 @@ def _check_same_again(record: Record, again: Record) -> None:
             )
 
 
-def _check_lanes(record: Record, rolled: Record) -> None:
-    for name, first, second in zip(Record._fields, record, rolled, strict=True):
-        if not _close(np.roll(first, 1, 0)[:, :_COMPARED_STEPS], second[:, :_COMPARED_STEPS]):
+def _check_lanes(record: Record, exchanged: Record) -> None:
+    """`exchanged` ran with each instance's keys and actions moved to the next; resets drew other keys."""
+    first_episode = np.roll(np.cumsum(record.done, 0) - record.done == 0, 1, 1)[:_COMPARED_STEPS]
+    for name in ("raw_obs", "reward", "terminated", "truncated"):
+        expected, got = np.roll(getattr(record, name), 1, 1), getattr(exchanged, name)
+        if not _close(expected[:_COMPARED_STEPS][first_episode], got[:_COMPARED_STEPS][first_episode]):
             raise ValueError(
                 f"{name}: expected instances side by side (vmap) not to touch each other, got other numbers when "
                 "they change places; use operations that act on one instance"
@@ -247,25 +134,25 @@ def _check_lanes(record: Record, rolled: Record) -> None:
 
 
 def _check_against_eager(
-    env: Environment, params: EnvParams, start: EnvState, actions: jax.Array, record: Record, num_eager_steps: int
+    env: Environment, params: EnvParams, start: EnvState, inputs: Any, record: Record, num_eager_steps: int
 ) -> None:
     """Steps each instance by itself, without jit, from the same state with the same keys and actions."""
-    for lane in range(len(record.reward)):
+    for lane in range(record.reward.shape[1]):
         state = start
         for t in range(min(num_eager_steps, _COMPARED_STEPS)):
-            arguments = (_as_key(record.step_key[lane, t]), state, actions[lane, t], params)
+            arguments = (inputs[0][t, lane], state, inputs[1][t, lane], params)
             leaves = jax.tree.leaves(state)
             next_state, timestep = env.step(*arguments)
             if list(map(id, leaves)) != list(map(id, jax.tree.leaves(state))):
                 raise ValueError("expected step to leave the state it is given alone, got it changed; build a new one")
-            _compare_step(env, arguments, timestep, Record(*(leaf[lane, t] for leaf in record)))
-            if record.done[lane, t]:
+            _compare_step(env, arguments, timestep, Record(*(leaf[t, lane] for leaf in record)))
+            if record.done[t, lane]:
                 break
             state = next_state
-    lane, t = np.argwhere(record.done)[0]
-    _, obs = env.reset(_as_key(record.reset_key[lane, t]), params)
-    if not _close(obs, record.first_obs[lane, t]):
-        raise ValueError(_differs("obs of reset", "with and without jit", obs, record.first_obs[lane, t]))
+    t, lane = np.argwhere(record.done)[0]
+    _, obs = env.reset(_as_key(record.reset_key[t, lane]), params)
+    if not _close(obs, record.first_obs[t, lane]):
+        raise ValueError(_differs("obs of reset", "with and without jit", obs, record.first_obs[t, lane]))
 
 
 def _as_key(data: np.ndarray) -> Key:
@@ -306,8 +193,8 @@ def _check_values(record: Record, space: Space) -> None:
                 "widen observation_space or correct the observation"
             )
     if not np.isfinite(record.reward).all():
-        lane, t = np.argwhere(~np.isfinite(record.reward))[0]
-        raise ValueError(f"reward: expected finite numbers, got {record.reward[lane, t]} at step {t}")
+        t, lane = np.argwhere(~np.isfinite(record.reward))[0]
+        raise ValueError(f"reward: expected finite numbers, got {record.reward[t, lane]} at step {t}")
     if not np.array_equal(record.raw_obs, record.raw_final_obs):
         raise ValueError(
             "final_obs: expected the same as obs, got another; an environment never resets itself (autoreset does), "

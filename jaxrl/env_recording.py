@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from jaxrl.env import (
@@ -27,13 +26,12 @@ _QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitt
 
 
 class Record(NamedTuple):
-    """What happened, leaves [B, T, …].
+    """What happened, leaves [T, B, …].
 
     Attributes:
       reward, terminated, truncated, raw_obs, raw_final_obs: the environment's own answers.
-      step_key: data of the key that its step was given.
       done, obs, final_obs: the answers of `autoreset`; `done` includes a time limit of half the steps.
-      time, first_obs, reset_key: steps since the reset, its observation and key data, after the step.
+      time, first_obs, reset_key: steps since the reset, its observation and its key's data, after the step.
     """
 
     reward: Any
@@ -41,7 +39,6 @@ class Record(NamedTuple):
     truncated: Any
     raw_obs: Any
     raw_final_obs: Any
-    step_key: Any
     done: Any
     obs: Any
     final_obs: Any
@@ -61,7 +58,7 @@ class _RecordedState:
 
 
 class _Recorder:
-    """Notes, in the state and in `info`, what passes through an environment."""
+    """Notes, in the state and in `info`, what passes through an environment; its action is (step's key, action)."""
 
     def __init__(self, env: Environment) -> None:
         self.env = env
@@ -74,10 +71,11 @@ class _Recorder:
         return self.begin(env_state, obs, key), obs
 
     def step(
-        self, key: Key, state: _RecordedState, action: jax.Array, params: EnvParams
+        self, key: Key, state: _RecordedState, action: tuple[Key, jax.Array], params: EnvParams
     ) -> tuple[_RecordedState, Timestep]:
-        env_state, timestep = self.env.step(key, state.env_state, action, params)
-        seen = (timestep.terminated, timestep.truncated, timestep.obs, timestep.final_obs, jax.random.key_data(key))
+        del key  # `vectorize` derives it from its place among the instances, which are to be exchanged
+        env_state, timestep = self.env.step(action[0], state.env_state, action[1], params)
+        seen = (timestep.terminated, timestep.truncated, timestep.obs, timestep.final_obs)
         state = dataclasses.replace(state, env_state=env_state, time=state.time + 1)
         return state, timestep._replace(info={"seen": seen})
 
@@ -94,29 +92,28 @@ def compile_quickly(lowered: Any) -> Any:
 
 def lower_recording(
     env: Environment, params: EnvParams, start: tuple[EnvState, Any], keys: Key, actions: jax.Array
-) -> tuple[Any, EnvParams]:
-    """Traces the recording, vmapped over instances; raises whatever the environment raises under `vmap`.
+) -> Any:
+    """Traces the recording; raises whatever the environment raises under `vmap`.
 
     Args:
       env: an environment of one instance.
-      params: its parameters; every instance gets its own copy.
+      params: its parameters, traced in the program.
       start: what `reset` returned; every instance begins there.
-      keys: [B, T] typed keys.
-      actions: [B, T, …].
+      keys: [T, B] typed keys, one for each step of each instance.
+      actions: [T, B, …].
     Returns:
-      The lowered program `(keys, actions, copies) -> Record`, and the copies, leaves [B, …].
+      The lowered program `(keys, actions, params) -> Record`.
     """
-    num_envs, num_steps = keys.shape
+    num_steps, num_envs = keys.shape
     recorder: Any = _Recorder(env)
-    single = autoreset(vectorize(time_limit(recorder, num_steps // 2), 1))
+    batched = autoreset(vectorize(time_limit(recorder, num_steps // 2), num_envs))
     first = TimeLimitState(recorder.begin(*start, keys[0, 0]), jnp.int32(0))
-    first_states = AutoresetState(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], first), ())
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (num_envs, *jnp.shape(leaf))), first)
 
     def run(keys: Key, actions: jax.Array, params: EnvParams) -> Record:
         def step(state: AutoresetState, inputs: tuple[Key, jax.Array]) -> tuple[AutoresetState, Record]:
-            key, action = inputs
-            state, timestep = single.step(key, state, action[None], params)
-            terminated, truncated, raw_obs, raw_final_obs, step_key = timestep.info["seen"]
+            state, timestep = batched.step(inputs[0][0], state, inputs, params)
+            terminated, truncated, raw_obs, raw_final_obs = timestep.info["seen"]
             episode = state.env_state.env_state
             record = Record(
                 reward=timestep.reward,
@@ -124,7 +121,6 @@ def lower_recording(
                 truncated=truncated,
                 raw_obs=raw_obs,
                 raw_final_obs=raw_final_obs,
-                step_key=step_key,
                 done=timestep.terminated | timestep.truncated,
                 obs=timestep.obs,
                 final_obs=timestep.final_obs,
@@ -132,9 +128,8 @@ def lower_recording(
                 first_obs=episode.first_obs,
                 reset_key=episode.reset_key,
             )
-            return state, jax.tree.map(lambda leaf: leaf[0], record)
+            return state, record
 
-        return jax.lax.scan(step, first_states, (keys, actions))[1]
+        return jax.lax.scan(step, AutoresetState(copies, ()), (keys, actions))[1]
 
-    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (num_envs, *np.shape(leaf))), params)
-    return jax.jit(jax.vmap(run)).lower(keys, actions, copies), copies
+    return jax.jit(run).lower(keys, actions, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl.env import Environment, vectorize
 from jaxrl.loops.rollout import begin, interact
+from jaxrl.ops.distributions import to_environment
 from jaxrl.types import Agent, Key
 
 
@@ -26,7 +28,7 @@ class Episodes(NamedTuple):
     ended: jax.Array
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - whose policy, where, how much: nothing that belongs together
     key: Key,
     agent: Agent,
     agent_state: Any,
@@ -60,7 +62,7 @@ def evaluate(
         keys = jax.random.split(jax.random.fold_in(key_steps, step))
         now, _, _, timestep = interact(keys, agent, agent_state, envs, env_params, now, explore)
         # Nothing resets here, so memory must not be reset either: an ended environment just runs on, uncounted.
-        now = now.replace(is_first=jnp.zeros_like(now.is_first))
+        now = dataclasses.replace(now, is_first=jnp.zeros_like(now.is_first))
         running = ~episodes.ended
         return (
             step + 1,
@@ -84,7 +86,7 @@ def record(
     """`num_steps` steps of one environment, for pictures.
 
     Returns:
-      "states" and "obs" before each step, "action", "reward", "done" after it; leaves [num_steps, …]. What follows
+      "states" and "obs" before each step, "action" as the environment took it, "reward", "done" after it; leaves [num_steps, …]. What follows
       the first "done" belongs to no episode.
     """
     envs = vectorize(env, 1)
@@ -95,11 +97,13 @@ def record(
         row = {
             "states": now.env_state,
             "obs": now.obs,
-            "action": action,
+            "action": to_environment(env.action_space(env_params), action),
             "reward": timestep.reward,
             "done": timestep.terminated | timestep.truncated,
         }
-        return after.replace(is_first=jnp.zeros_like(after.is_first)), jax.tree.map(lambda leaf: leaf[0], row)
+        return dataclasses.replace(after, is_first=jnp.zeros_like(after.is_first)), jax.tree.map(
+            lambda leaf: leaf[0], row
+        )
 
     now = begin(key_reset, agent, envs, env_params)
     return jax.lax.scan(body, now, jax.random.split(key_steps, (num_steps, 2)))[1]

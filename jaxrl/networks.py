@@ -40,7 +40,7 @@ def encode(space: Space, obs: jax.Array) -> jax.Array:
 
 
 def resolve_torso(torso: str, space: Space) -> str:
-    """"auto" is a CNN for observations of shape [height, width, channels], else an MLP.
+    """ "auto" is a CNN for observations of shape [height, width, channels], else an MLP.
 
     Raises:
       ValueError: for an unknown torso, or a CNN on observations that are no images.

@@ -57,7 +57,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {**dataclasses.asdict(self), "seeds": list(self.seeds), "grid": {k: list(v) for k, v in self.grid.items()}}
+        return {
+            **dataclasses.asdict(self),
+            "seeds": list(self.seeds),
+            "grid": {k: list(v) for k, v in self.grid.items()},
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:

@@ -205,9 +205,7 @@ class Execution:
 
     def _metrics_files(self) -> list[dict[str, np.ndarray]]:
         assert self._directory is not None
-        names = jax.eval_shape(
-            lambda run: train(run["key"], self._make(run["numbers"]), 1)[1], self._one()
-        )
+        names = jax.eval_shape(lambda run: train(run["key"], self._make(run["numbers"]), 1)[1], self._one())
         pieces = []
         for start in range(0, self.num_updates, self.chunk):
             count = min(self.chunk, self.num_updates - start)

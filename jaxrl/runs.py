@@ -19,8 +19,8 @@ import numpy as np
 
 from jaxrl import checkpoint
 from jaxrl.adapters import make_env
-from jaxrl.files import read_json, write_json
 from jaxrl.evaluation import Episodes, evaluate, record
+from jaxrl.files import read_json, write_json
 from jaxrl.plan import Plan, make_plan
 from jaxrl.presets import find_preset
 from jaxrl.progress import Progress
@@ -32,7 +32,7 @@ from jaxrl.runtime import use_all_cores
 _FORMAT = 1
 
 
-def run_sweep(
+def run_sweep(  # noqa: PLR0913 - keywords of the one call that users write
     algorithm: str,
     env: str,
     *,
@@ -89,9 +89,7 @@ def run(
     options: Options | None = None,
 ) -> Results:
     """Trains one setting with one seed or several: `run_sweep` without a grid."""
-    return run_sweep(
-        algorithm, env, seeds=seeds, settings=settings, out=out, progress=progress, options=options
-    )
+    return run_sweep(algorithm, env, seeds=seeds, settings=settings, out=out, progress=progress, options=options)
 
 
 def resume(path: str | Path, progress: bool = True) -> Results:

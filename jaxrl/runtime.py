@@ -24,7 +24,8 @@ def use_all_cores() -> str | None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return None
     try:
-        if jax.config.jax_num_cpu_devices in (None, -1):
+        config: Any = jax.config  # the option exists only at run time, so type checkers do not know it
+        if config.jax_num_cpu_devices in (None, -1):
             jax.config.update("jax_num_cpu_devices", num_cores)
     except RuntimeError:
         if jax.default_backend() == "cpu" and jax.device_count() == 1 and num_cores > 1:

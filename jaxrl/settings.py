@@ -25,6 +25,8 @@ def suggest(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
     lower = {n.lower(): n for n in names}
     if name.lower() in lower:
         nearest = [lower[name.lower()]]
+    elif initials := [n for n in names if "".join(word[0] for word in n.split("_") if word) == name.lower()]:
+        nearest = initials[:3]  # lr
     offer = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(names[:20])}"
     return f"unknown {kind} {name!r}; {offer}{' ' + hint if hint else ''}"
 

@@ -224,9 +224,7 @@ steps = (np.arange(config.num_updates) + 1) * config.steps_per_update
 def as_results(metrics):
     """Labelled results: axes settings (one here), seeds, updates."""
     arrays = {name: np.asarray(metrics[name]).reshape(1, num_seeds, -1) for name in ("episode/return", "episode/count")}
-    return jaxrl.Results(
-        {}, np.arange(num_seeds), steps, arrays, config={"algorithm": "ppo", "env": "CartPole-v1"}
-    )
+    return jaxrl.Results({}, np.arange(num_seeds), steps, arrays, config={"algorithm": "ppo", "env": "CartPole-v1"})
 
 
 flat = as_results(flat_metrics)

@@ -173,4 +173,3 @@ def test_every_preset_is_registered_for_conformance() -> None:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_conformance(case: Case, check: Callable[[Case], None]) -> None:
     check(case)
-

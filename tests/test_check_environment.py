@@ -85,6 +85,18 @@ def test_other_keys_and_params_are_taken():
     assert report.num_terminated == 12
 
 
+class NoParams(Good):
+    default_params = ()
+
+    def step(self, key, state, action, params):
+        assert params == ()
+        return super().step(key, state, action, Params())
+
+
+def test_an_environment_may_have_no_params():
+    assert check(NoParams()).num_terminated == 6
+
+
 class NoReset:
     default_params = None
     step = observation_space = action_space = None
@@ -308,7 +320,7 @@ BROKEN = {
     "key in the state": (KeyInState(), "no key in the state, got one at [1]"),
     "if on the state": (BranchesOnState(), "expected step to be traceable"),
     "if on a parameter": (BranchesOnParams(), "expected step to accept traced parameters"),
-    "no vmap": (CannotVmap(), "vmappable over instances and parameters"),
+    "no vmap": (CannotVmap(), "expected step to be vmappable"),
     "host randomness": (HostRandomness(), "reward: expected the same numbers from the same key"),
     "randomness of the trace": (TraceTimeRandomness(), "reward of step: expected equal numbers with and without jit"),
     "randomness of reset's trace": (RandomReset(), "obs of reset: expected equal numbers with and without jit"),

@@ -52,9 +52,7 @@ def assert_agree(ours: Any, theirs: Any, *arguments: jax.Array, atol: float = 2e
 
 
 def test_categorical_is_distraxs(distrax: Any) -> None:
-    assert_agree(
-        lambda x: Categorical(x).log_prob(ACTIONS), lambda x: distrax.Categorical(x).log_prob(ACTIONS), LOGITS
-    )
+    assert_agree(lambda x: Categorical(x).log_prob(ACTIONS), lambda x: distrax.Categorical(x).log_prob(ACTIONS), LOGITS)
     assert_agree(lambda x: Categorical(x).entropy(), lambda x: distrax.Categorical(x).entropy(), LOGITS)
     assert_agree(
         lambda x, y: Categorical(x).kl(Categorical(y)),

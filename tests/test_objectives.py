@@ -169,7 +169,9 @@ def first_update(objective: str, probe: Probe, state: Any = None, **settings: An
     before = agent.init(jax.random.key(0), *spaces)
 
     def update(state: Any) -> tuple[Any, Any]:
-        action, _, extras = jax.vmap(lambda o: agent.act(jax.random.key(2), state, (), o, jnp.zeros(B, bool), True))(obs)
+        action, _, extras = jax.vmap(lambda o: agent.act(jax.random.key(2), state, (), o, jnp.zeros(B, bool), True))(
+            obs
+        )
         _, _, rollout = random_rollout()
         rollout = rollout._replace(obs=obs, action=action, extras=extras, next_extras=extras)
         return agent.update(jax.random.key(3), state, rollout, Progress(0, 10))

@@ -119,7 +119,10 @@ def sweep(**changes: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (sweep(env="jaxrl/probe_truncatio"), r"unknown environment 'jaxrl/probe_truncatio'; did you mean .*probe_trunc"),
+        (
+            sweep(env="jaxrl/probe_truncatio"),
+            r"unknown environment 'jaxrl/probe_truncatio'; did you mean .*probe_trunc",
+        ),
         (sweep(env="cartpole-v1"), r"did you mean CartPole-v1\?"),
         (sweep(algorithm="ppq"), r"unknown algorithm 'ppq'"),
         (sweep(settings={**TINY, "torso": "cnn"}), r"torso = 'cnn' needs observations \[height, width, channels\]"),

@@ -246,4 +246,3 @@ def test_a_record_shows_one_episode() -> None:
     np.testing.assert_array_equal(rows["states"].time, np.arange(6))
     np.testing.assert_array_equal(rows["action"], np.arange(6) % 2)
     np.testing.assert_allclose(rows["reward"], 2.0 * (kind + np.arange(6) / 10 + 100 * (np.arange(6) % 2)), rtol=1e-5)
-

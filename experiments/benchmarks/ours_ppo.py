@@ -9,7 +9,9 @@ import time
 PROCESS_START = time.perf_counter()
 
 
-def main(seeds: int, total_steps: int, chunks: int, settings: dict, grid: dict | None = None, layout: list | None = None) -> dict:
+def main(
+    seeds: int, total_steps: int, chunks: int, settings: dict, grid: dict | None = None, layout: list | None = None
+) -> dict:
     """Trains through the runner, and says what it cost."""
     from experiments.benchmarks.harness import peak_megabytes
     from jaxrl import make_env

@@ -68,7 +68,10 @@ def beside_rejax(config: Config) -> dict[str, float]:
                 figures[f"{ratio}_ratio_rejax_{seeds}_{shape}"] = ratios[ratio]
                 figures[f"{name}_ours_{seeds}_{shape}"] = median(ours, name)
                 figures[f"{name}_rejax_{seeds}_{shape}"] = median(theirs, name)
-            speeds = (f"{median(side, 'steps_per_second'):,.0f} ({spread(side, 'steps_per_second')})" for side in (ours, theirs))
+            speeds = (
+                f"{median(side, 'steps_per_second'):,.0f} ({spread(side, 'steps_per_second')})"
+                for side in (ours, theirs)
+            )
             table.add_row(shape, str(seeds), *speeds, *(f"{ratios[name]:.2f}" for name in names))
             print(f"{shape} {seeds}: speed {ratios['speed']:.2f}, compile {ratios['compile']:.2f}", file=sys.stderr)
     Console(width=140).print(table)
@@ -95,7 +98,8 @@ def one_and_many(config: Config) -> dict[str, float]:
     }
     Console().print(
         f"48 agents of 102,400 steps: {seconds['48']:.1f} s, one alone {seconds['1']:.1f} s, so "
-        f"{figures['per_agent_end_to_end_48']:.3f} per agent; steady {figures['steady_ratio_48']:.2f} times one agent's",
+        f"{figures['per_agent_end_to_end_48']:.3f} per agent; "
+        f"steady {figures['steady_ratio_48']:.2f} times one agent's",
         highlight=False,
     )
     return figures

@@ -84,6 +84,8 @@ def make_env(name: str, **constructor_kwargs: Any) -> Environment:
     Raises:
       ValueError: if the name is unknown, or an argument does not fit the environment.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"make_env: expected the name of an environment, got {name!r}; an environment needs no making")
     if name not in list_envs():
         raise ValueError(suggest("environment", name, list_envs(), "(all: jaxrl.list_envs(), or `jaxrl list envs`)"))
     arguments = tuple(sorted(constructor_kwargs.items()))

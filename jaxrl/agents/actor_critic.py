@@ -77,7 +77,7 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
 
     def outputs_at(params: Params, moments: Any, obs: jax.Array) -> dict[str, Any]:
         x = normalize(moments, obs) if config.normalize_obs else obs
-        outputs = network.apply(params, encode(obs_space, x))
+        outputs: Any = network.apply(params, encode(obs_space, x))
         distribution = policy(action_space, outputs["policy"], outputs.pop("log_std", None))
         return outputs | {"policy": distribution, "value": outputs["value"][..., 0]}
 

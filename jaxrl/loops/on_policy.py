@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -51,7 +52,7 @@ def on_policy(
     def step(key: Key, state: OnPolicyState, t: Step) -> tuple[OnPolicyState, Metrics]:
         key_pool, key_rollout, key_update = jax.random.split(key, 3)
         now = state.interaction
-        now = now.replace(env_state=envs.refresh(key_pool, now.env_state, env_params))
+        now = dataclasses.replace(now, env_state=envs.refresh(key_pool, now.env_state, env_params))
         now, experience, episodes = rollout(key_rollout, agent, state.agent, envs, env_params, now, num_steps)
         agent_state, metrics = agent.update(key_update, state.agent, experience, Progress(t, num_updates))
         return OnPolicyState(agent_state, now), metrics | episodes

@@ -106,9 +106,7 @@ def rollout(
 
     is_last = jnp.arange(num_steps) == num_steps - 1
     nothing = (jnp.zeros_like(now.episode_return), jnp.zeros_like(now.episode_length))
-    (now, finished), row = jax.lax.scan(
-        body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last)
-    )
+    (now, finished), row = jax.lax.scan(body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last))
     obs, action, reward, terminated, truncated, extras, final = row
     done = terminated | truncated
     is_first = jnp.concatenate([first.is_first[None], done[:-1]])

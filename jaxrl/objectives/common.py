@@ -36,9 +36,7 @@ def advantage_targets(
 ) -> AdvantageTargets:
     """GAE over a rollout. `hp` has `gamma` and `gae_lambda`; `normalization` as in `standardize`."""
     value, next_value = outputs["value"], next_outputs["value"]
-    advantage = gae(
-        rollout.reward, rollout.terminated, rollout.truncated, value, next_value, hp.gamma, hp.gae_lambda
-    )
+    advantage = gae(rollout.reward, rollout.terminated, rollout.truncated, value, next_value, hp.gamma, hp.gae_lambda)
     returns = advantage + value
     if normalization == "batch":
         advantage = standardize(advantage)

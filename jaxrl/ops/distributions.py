@@ -147,7 +147,9 @@ def num_policy_outputs(space: Space) -> int:
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
     if len(space.shape) != 1 or not jnp.issubdtype(space.dtype, jnp.floating):
-        raise ValueError(f"policies take Discrete, MultiDiscrete or a float Box of one axis as action space, got {space}")
+        raise ValueError(
+            f"policies take Discrete, MultiDiscrete or a float Box of one axis as action space, got {space}"
+        )
     return space.shape[0]
 
 

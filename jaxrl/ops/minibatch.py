@@ -82,15 +82,20 @@ def descend(
     """
     vector, unravel = ravel_pytree(params)
     grad_fn = jax.grad(lambda flat, batch: loss(unravel(flat), batch), has_aux=True)
+    names: list[str] = []
 
-    def body(carry: tuple[jax.Array, Any], batch: Any) -> tuple[tuple[jax.Array, Any], Metrics]:
+    def body(carry: tuple[jax.Array, Any], batch: Any) -> tuple[tuple[jax.Array, Any], jax.Array]:
         flat, opt_state = carry
         grad, metrics = grad_fn(flat, batch)
+        metrics = metrics | {"grad_norm": optax.tree.norm(grad)}
+        names[:] = metrics
         direction, opt_state = tx.update(grad, opt_state, flat)
-        return (flat - step_size * direction, opt_state), metrics | {"grad_norm": optax.tree.norm(grad)}
+        # Metrics leave the loop as one row, which is one write per step instead of one per metric.
+        row = jnp.stack([value.astype(jnp.float32) for value in metrics.values()])
+        return (flat - step_size * direction, opt_state), row
 
-    (vector, opt_state), metrics = jax.lax.scan(body, (vector, opt_state), batches)
-    return unravel(vector), opt_state, jax.tree.map(jnp.mean, metrics)
+    (vector, opt_state), rows = jax.lax.scan(body, (vector, opt_state), batches)
+    return unravel(vector), opt_state, dict(zip(names, rows.mean(0), strict=True))
 
 
 def init_optimizer(tx: optax.GradientTransformation, params: Params) -> Any:
