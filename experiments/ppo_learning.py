@@ -79,10 +79,11 @@ def main(config: Config) -> dict[str, np.ndarray]:
             "seeds": results.seeds.tolist(),
             "settings": SETTINGS[env],
             **{name: summary[name] for name in ("compile_seconds", "train_seconds", "steps_per_second")},
+            **provenance(),
         }
         arrays[f"{env}/steps"], arrays[f"{env}/returns"] = results.steps, results.metric("episode/return")[0]
-        statistic = "IQM over seeds of the mean training return in the last 10 % of updates, 95 % stratified bootstrap"
-        write_json(table, {"statistic": statistic, "environments": rows, **provenance()})
+        statistic = "IQM over seeds of the mean training return in the last 10 % of updates, 95 % bootstrap over seeds"
+        write_json(table, {"statistic": statistic, "environments": rows})
         write_npz(curves, {name: np.asarray(array, np.float32) for name, array in arrays.items()})
         print(f"{env:24} IQM {best['iqm']:8.1f}  95 % [{best['iqm_low']:.1f}, {best['iqm_high']:.1f}]", flush=True)
     return arrays

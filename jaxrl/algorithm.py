@@ -95,19 +95,22 @@ def sweep(
 
 
 def with_evaluation(
-    algorithm: Algorithm, evaluate: Callable[[Key, State], Metrics], every: int, prefix: str = "evaluation"
+    algorithm: Algorithm,
+    evaluate: Callable[[Key, State], Metrics],
+    every: int | Callable[[Step], jax.Array],
+    prefix: str = "evaluation",
 ) -> Algorithm:
     """Evaluates after every k-th update; on the others the metrics are NaN.
 
     Args:
       algorithm: what trains.
       evaluate: `(key, state) -> {name: scalar}`, pure.
-      every: updates between evaluations, >= 1; the first comes after update `every - 1`.
+      every: updates between evaluations, >= 1, the first after update `every - 1`; or `t -> bool`, is one due?
       prefix: put before the names.
     Raises:
       ValueError: if `every` is below 1.
     """
-    if every < 1:
+    if isinstance(every, int) and every < 1:
         raise ValueError(f"with_evaluation needs every >= 1, got {every}")
 
     def step(key: Key, state: State, t: Step) -> tuple[State, Metrics]:
@@ -119,7 +122,8 @@ def with_evaluation(
         def measured() -> Metrics:
             return {name: value.astype(jnp.float32) for name, value in evaluate(key_evaluate, state).items()}
 
-        results = jax.lax.cond((t + 1) % every == 0, measured, lambda: blank)
+        due = every(t) if callable(every) else (t + 1) % every == 0
+        results = jax.lax.cond(due, measured, lambda: blank)
         return state, metrics | {f"{prefix}/{name}": value for name, value in results.items()}
 
     return Algorithm(algorithm.init, step)

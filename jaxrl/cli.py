@@ -52,11 +52,11 @@ def sweep(
     algorithm: Algorithm,
     env: Env,
     grid: Annotated[
-        tuple[str, ...],
+        UseAppendAction[tuple[tuple[str, ...], ...]],
         arg(
             metavar="NAME=V1,V2,…", help="Swept settings; the cells are their product. Tuples: hidden_sizes=64x64,256."
         ),
-    ],
+    ] = (),
     seeds: Seeds = 8,
     first_seed: FirstSeed = 0,
     settings: Settings = (),
@@ -70,7 +70,9 @@ def sweep(
 
     Example: jaxrl sweep ppo CartPole-v1 --grid learning_rate=1e-4,3e-4,1e-3 clip_eps=0.1,0.2 --seeds 8
     """
-    _sweep(algorithm, env, grid, seeds, first_seed, settings, steps, objective, out, evaluations, chunks)
+    if not grid:
+        raise ValueError("sweep needs a grid, as in --grid learning_rate=1e-4,1e-3; `jaxrl train` runs one setting")
+    _sweep(algorithm, env, sum(grid, ()), seeds, first_seed, settings, steps, objective, out, evaluations, chunks)
 
 
 def resume(run: RunPath) -> None:

@@ -86,8 +86,8 @@ def record(
     """`num_steps` steps of one environment, for pictures.
 
     Returns:
-      "states" and "obs" before each step, "action" as the environment took it, "reward", "done" after it; leaves [num_steps, …]. What follows
-      the first "done" belongs to no episode.
+      "states" and "obs" before each step, "action" as the environment took it, "reward", "done" after it; leaves
+      [num_steps, …]. What follows the first "done" belongs to no episode.
     """
     envs = vectorize(env, 1)
     key_reset, key_steps = jax.random.split(key)

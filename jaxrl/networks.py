@@ -40,16 +40,18 @@ def encode(space: Space, obs: jax.Array) -> jax.Array:
 
 
 def resolve_torso(torso: str, space: Space) -> str:
-    """ "auto" is a CNN for observations of shape [height, width, channels], else an MLP.
+    """ "auto" is a CNN for observations [height, width, channels] of at least 3 x 3, else an MLP.
 
     Raises:
       ValueError: for an unknown torso, or a CNN on observations that are no images.
     """
     if torso not in TORSOS:
         raise ValueError(f"torso = {torso!r}: expected one of {', '.join(TORSOS)}")
-    is_image = isinstance(space, Box) and len(space.shape) == 3
+    is_image = isinstance(space, Box) and len(space.shape) == 3 and min(space.shape[:2]) >= 3
     if torso == "cnn" and not is_image:
-        raise ValueError(f"torso = 'cnn' needs observations [height, width, channels], got {space}; use 'mlp'")
+        raise ValueError(
+            f"torso = 'cnn' needs observations [height, width, channels] of at least 3 x 3, got {space}; use 'mlp'"
+        )
     return ("cnn" if is_image else "mlp") if torso == "auto" else torso
 
 

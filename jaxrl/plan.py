@@ -161,7 +161,7 @@ def setting_kinds(preset: Preset, env_params: Any) -> dict[str, Any]:
 
 
 def _axis(fields: dict[str, Any], name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or not len(values):
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or not np.size(values):
         raise ValueError(f"grid {name} = {values!r}: expected a non-empty list of values, as in [1e-4, 3e-4]")
     checked = tuple(_checked(fields, name, value) for value in values)
     if len(set(checked)) < len(checked):
@@ -179,7 +179,10 @@ def _checked(fields: dict[str, Any], name: str, value: Any) -> Any:
         if issubclass(kind, np.bool_):
             return _static(name, value, bool)
         if issubclass(kind, np.integer):
-            return _int32(name, _static(name, value, int))
+            number = _int32(name, _static(name, value, int))
+            if name.startswith(ENV_PREFIX + "max_steps") and number < 1:
+                raise ValueError(f"{name} = {number}: expected an integer >= 1")
+            return number
         return _number(name, value, -math.inf, math.inf)
     return _static(name, value, kind)
 

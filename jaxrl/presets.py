@@ -52,6 +52,8 @@ class PPOConfig:
         check_choice("optimizer", self.optimizer, ("adam", "rmsprop"))
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("torso", self.torso, TORSOS)
+        if self.num_updates >= 2**31:
+            raise ValueError(f"total_steps = {self.total_steps}: expected fewer than 2^31 updates")
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes = {self.hidden_sizes}: expected widths >= 1, as in (64, 64)")
         batch = self.num_envs * self.num_steps

@@ -16,7 +16,6 @@ class Progress:
     def __init__(self, visible: bool = True, hint: str | None = None) -> None:
         self._visible = visible
         self._hint = hint
-        self._diverged = 0
 
     @contextlib.contextmanager
     def start(self, title: str, total: int) -> Iterator[Progress]:
@@ -51,10 +50,10 @@ class Progress:
         self._done += steps
         self._bar.update(self._task, completed=self._done)
 
-    def report(self, steps: int, seconds: float, rows: dict[str, np.ndarray]) -> None:
-        """After each chunk: its steps, its seconds, its metrics [R, n]."""
+    def report(self, steps: int, seconds: float, rows: dict[str, np.ndarray], names: list[str]) -> None:
+        """After each chunk: its steps, its seconds, its metrics [R, n], and the names of the R runs."""
         self._done += steps
-        score = _score(rows)
+        score = _score(rows, names)
         speed = f"{steps / max(seconds, 1e-9):,.0f}/s"
         self._bar.update(self._task, completed=self._done, speed=speed, score=score)
         if not self._live:
@@ -62,17 +61,18 @@ class Progress:
             self._console.print(f"{self._title}: {share:4.0%}  {speed:>12}  {score}", highlight=False)
 
 
-def _score(rows: dict[str, np.ndarray]) -> str:
+def _score(rows: dict[str, np.ndarray], names: list[str]) -> str:
     """The mean return of the chunk's episodes over all runs, and how many runs have lost finite losses."""
     parts = []
     if "episode/return" in rows:
-        returns, counts = rows["episode/return"], rows["episode/count"]
+        returns = rows["episode/return"]
+        counts = np.where(np.isfinite(returns), rows["episode/count"], 0.0)
         if counts.sum() > 0:
             parts.append(f"return {np.nansum(returns * counts) / counts.sum():.1f}")
     losses = [values for name, values in rows.items() if name.startswith("loss/")]
     if losses:
         broken = np.any([~np.isfinite(values[:, -1]) for values in losses], axis=0)
         if broken.any():
-            runs = ", ".join(map(str, np.flatnonzero(broken)[:5]))
+            runs = ", ".join(names[run] for run in np.flatnonzero(broken)[:5])
             parts.append(f"non-finite losses in {broken.sum()} of {broken.size} runs ({runs})")
     return ", ".join(parts) or "no episode ended yet"

@@ -88,9 +88,19 @@ class Results:
         bad = np.zeros((self.num_settings, len(self.seeds), len(self.steps)), bool)
         for name, values in self.metrics.items():
             if name.startswith("loss/"):
-                bad |= ~np.isfinite(values)
+                broken = ~np.isfinite(values) & self.logged[:, None, :]
+                broken[self.config.get("missing_metrics", {}).get(name, [])] = False
+                bad |= broken
         first = np.where(bad.any(-1), bad.argmax(-1), -1)
         return np.append(self.steps, -1)[first]
+
+    @property
+    def logged(self) -> np.ndarray:
+        """[H, K] bool: does the setting have a row there? Settings whose updates are larger have fewer rows."""
+        rows = np.zeros((self.num_settings, len(self.steps)), bool)
+        for values in self.metrics.values():
+            rows |= ~np.isnan(values).all(1)
+        return rows
 
     def metric(self, name: str) -> np.ndarray:
         """[H, S, K] float64.
@@ -114,17 +124,29 @@ class Results:
 
         Args:
           metric: its name. `episode/…` is weighted by the episodes that ended at each point, where those are counted.
-          window: share of the logged points, in (0, 1]; at least one point.
+          window: share of the setting's logged points, in (0, 1]; at least one point.
         Returns:
-          Means over the points that have a value; NaN where none has.
+          Means over the points that have a value; of a seed without one there (no episode ended), its last before; NaN
+          where it never had any.
         Raises:
           ValueError: for an unknown metric or a window out of range.
         """
         if not 0 < window <= 1:
             raise ValueError(f"window = {window}: expected a share of the logged points, in (0, 1]")
-        values = self.metric(metric)
-        num = max(1, math.ceil(round(window * values.shape[-1], 9)))
-        return weighted_mean(values[..., -num:], self.weights(metric)[..., -num:])
+        values, weights, logged = self.metric(metric), self.weights(metric), self.logged
+        result = np.full(values.shape[:2], np.nan)
+        for cell in range(len(values)):
+            rows = np.flatnonzero(logged[cell])
+            if not len(rows):
+                continue
+            num = max(1, math.ceil(round(window * len(rows), 9)))
+            for seed in range(values.shape[1]):
+                counted = rows[weights[cell, seed, rows] > 0]
+                recent = counted[counted >= rows[-num]]
+                chosen = recent if len(recent) else counted[-1:]
+                if len(chosen):
+                    result[cell, seed] = weighted_mean(values[cell, seed, chosen], weights[cell, seed, chosen])
+        return result
 
     def iqm(self, metric: str = RETURN, window: float = 0.1, confidence: float = 0.95, seed: int = 0) -> Estimate:
         """Interquartile mean over seeds of `final`, per setting, with bootstrap intervals: three arrays [H].

@@ -61,17 +61,19 @@ class Outcome:
     Attributes:
       metrics: {name: [cells, S, updates]}.
       state: of all runs, leaves [R, …], on the devices.
-      compile_seconds, train_seconds: host time.
+      compile_seconds, train_seconds: host time, of all processes that worked on it.
+      earlier_seconds: the share of both that processes before this one spent.
     """
 
     metrics: dict[str, np.ndarray]
     state: Any
     compile_seconds: float
     train_seconds: float
+    earlier_seconds: float
 
 
-# Told after each chunk: (environment steps done in this process by this chunk, its seconds, its metrics [R, n]).
-Report = Callable[[int, float, dict[str, np.ndarray]], None]
+# Told after each chunk: its environment steps, its seconds, its metrics [R, n], and the names of the R runs.
+Report = Callable[[int, float, dict[str, np.ndarray], list[str]], None]
 
 
 def make_algorithm(preset: Preset, env: Any, config: Any, numbers: dict[str, Any], evaluations: int = 0) -> Algorithm:
@@ -86,7 +88,14 @@ def make_algorithm(preset: Preset, env: Any, config: Any, numbers: dict[str, Any
         episodes = evaluate(key, agent, state.agent, env, env_params, EVALUATION_EPISODES)
         return {"return": episodes.returns.mean(), "length": episodes.lengths.mean()}
 
-    return with_evaluation(algorithm, measure, every=max(config.num_updates // evaluations, 1))
+    num_updates = config.num_updates
+
+    def is_due(t: jax.Array) -> jax.Array:
+        # Where the count of evaluations that should lie behind us rises: evenly spread, the last after the last update.
+        share = evaluations / num_updates
+        return jnp.floor((t + 1) * share + 1e-4) > jnp.floor(t * share + 1e-4)
+
+    return with_evaluation(algorithm, measure, is_due)
 
 
 def split_numbers(preset: Preset, env: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
@@ -100,62 +109,88 @@ def split_numbers(preset: Preset, env: Any, numbers: dict[str, Any]) -> tuple[An
 class Execution:
     """One program of a plan: compiled once, advanced chunk by chunk, resumable from its directory."""
 
-    def __init__(self, plan: Plan, program: Program, env: Any, options: Options, directory: Path | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        program: Program,
+        env: Any,
+        options: Options,
+        directory: Path | None,
+        layout: Layout | None = None,
+    ) -> None:
         self.program = program
         self.num_updates = program.config.num_updates
         self.chunk = -(-self.num_updates // options.num_chunks)
         self.num_runs = len(program.cells) * len(plan.seeds)
+        self.run_names = [f"cell {cell} seed {seed}" for cell in program.cells for seed in plan.seeds]
+        self.layout = options.layout(self.num_runs) if layout is None else layout
         self._shape = (len(program.cells), len(plan.seeds))
         self._directory = directory
-        self.layout = options.layout(self.num_runs)
+        self._memory: list[dict[str, np.ndarray]] = []
+        self._step: Callable[..., Any] | None = None
         self._preset = find_preset(plan.algorithm)
         self._make = lambda numbers: make_algorithm(self._preset, env, program.config, numbers, options.evaluations)
         self._fixed = self._runs(plan.seeds)
         # Eagerly, for what only the algorithm's parts can check: before any compilation.
-        jax.eval_shape(lambda run: init(run["key"], self._make(run["numbers"])), self._one())
+        jax.eval_shape(self._init_one, self._one())
 
     @property
     def done(self) -> int:
         """Updates that the newest checkpoint has behind it."""
-        newest = checkpoint.latest(self._directory) if self._directory else None
+        newest = self._newest()
         return 0 if newest is None else checkpoint.load_meta(newest)["updates"]
 
     def run(self, report: Report) -> Outcome:
         """Runs what is left to do, reports after every chunk, and leaves a checkpoint after each."""
+        available = jax.local_device_count()
+        if self.layout.num_devices > available:
+            raise ValueError(
+                f"the run was laid out over {self.layout.num_devices} devices, and here there are {available}: "
+                f"going on bit for bit needs as many (on CPUs: "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={self.layout.num_devices})"
+            )
         started = time.perf_counter()
-        state, done, spent = self._restore()
-        shared = {"start": jnp.int32(0), "stop": jnp.int32(self.num_updates)}
-        step = self._compiled_step(state, shared) if done < self.num_updates else None
-        compile_seconds = time.perf_counter() - started
+        self._memory = []
+        fixed = place(self._fixed, self.layout)
+        state, done, costs = self._restore(fixed)
+        earlier = sum(costs.values())
+        if done < self.num_updates and self._step is None:
+            self._step = self._compiled_step(state, fixed)
+        costs["compile_seconds"] += time.perf_counter() - started
         for start in range(done, self.num_updates, self.chunk):
-            assert step is not None
+            assert self._step is not None
             began = time.perf_counter()
-            state, metrics = step(state, self._fixed, shared | {"start": jnp.int32(start)})
+            state, metrics = self._step(state, fixed, self._bounds(start))
             count = min(self.chunk, self.num_updates - start)
             rows = {name: np.asarray(value)[: self.num_runs, :count] for name, value in metrics.items()}
             seconds = time.perf_counter() - began
-            spent += seconds
-            self._save(start, count, state, rows, spent)
-            report(count * self.num_runs * self.program.config.steps_per_update, seconds, rows)
-        return Outcome(self._history(), state, compile_seconds, spent)
-
-    def state_like(self) -> Any:
-        """Shapes and dtypes of the state of all runs, leaves [R padded, …]."""
-        return jax.eval_shape(self._init, self._fixed)
+            costs["train_seconds"] += seconds
+            self._save(start, count, state, rows, costs)
+            report(count * self.num_runs * self.program.config.steps_per_update, seconds, rows, self.run_names)
+        return Outcome(self._history(), state, **costs, earlier_seconds=earlier)
 
     def restore(self) -> Any:
-        """The state of all runs at the newest checkpoint.
+        """The state of all runs at the newest checkpoint, leaves [R padded, …]; on any number of devices.
 
         Raises:
           CheckpointError: if there is none, or it is damaged.
         """
-        newest = checkpoint.latest(self._directory) if self._directory else None
+        newest = self._newest()
         if newest is None:
             raise checkpoint.CheckpointError(f"{self._directory} holds no checkpoint yet; `jaxrl resume` the run first")
-        return checkpoint.load(newest, self.state_like())
+        return checkpoint.load(newest, jax.eval_shape(jax.vmap(self._init_one), self._fixed))
+
+    def _newest(self) -> Path | None:
+        return checkpoint.latest(self._directory) if self._directory else None
+
+    def _bounds(self, start: int) -> dict[str, jax.Array]:
+        return {"start": jnp.int32(start), "stop": jnp.int32(self.num_updates)}
 
     def _one(self) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], self._fixed)
+
+    def _init_one(self, run: Any) -> Any:
+        return init(run["key"], self._make(run["numbers"]))
 
     def _runs(self, seeds: tuple[int, ...]) -> Any:
         num_cells = len(self.program.cells)
@@ -164,42 +199,39 @@ class Execution:
         index = np.concatenate([np.arange(self.num_runs), np.full(pad, self.num_runs - 1)])
         all_seeds = np.tile(np.asarray(seeds, np.uint32), num_cells)[index]
         numbers = {n: jnp.asarray(np.repeat(v, len(seeds))[index]) for n, v in self.program.numbers.items()}
-        return place({"key": jax.vmap(jax.random.key)(all_seeds), "numbers": numbers}, self.layout)
+        return {"key": jax.vmap(jax.random.key)(all_seeds), "numbers": numbers}
 
-    def _init(self, fixed: Any) -> Any:
-        return over_runs(lambda run, _: init(run["key"], self._make(run["numbers"])), self.layout)(fixed, None)
-
-    def _compiled_step(self, state: Any, shared: Any) -> Callable[..., Any]:
+    def _compiled_step(self, state: Any, fixed: Any) -> Callable[..., Any]:
         masked = self.num_updates % self.chunk != 0
 
-        def advance(run: Any, shared: Any) -> Any:
-            stop = shared["stop"] if masked else None
+        def advance(run: Any, bounds: Any) -> Any:
+            stop = bounds["stop"] if masked else None
             algorithm = self._make(run["numbers"])
-            return train(run["key"], algorithm, self.chunk, run["state"], shared["start"], stop)
+            return train(run["key"], algorithm, self.chunk, run["state"], bounds["start"], stop)
 
-        def step(state: Any, fixed: Any, shared: Any) -> Any:
-            return over_runs(advance, self.layout)({**fixed, "state": state}, shared)
+        def step(state: Any, fixed: Any, bounds: Any) -> Any:
+            return over_runs(advance, self.layout)({**fixed, "state": state}, bounds)
 
-        return jax.jit(step, donate_argnums=0).lower(state, self._fixed, shared).compile()
+        return jax.jit(step, donate_argnums=0).lower(state, fixed, self._bounds(0)).compile()
 
-    def _restore(self) -> tuple[Any, int, float]:
-        newest = checkpoint.latest(self._directory) if self._directory else None
+    def _restore(self, fixed: Any) -> tuple[Any, int, dict[str, float]]:
+        newest = self._newest()
         if newest is None:
-            return jax.jit(self._init)(self._fixed), 0, 0.0
+            initialise = over_runs(lambda run, _: self._init_one(run), self.layout)
+            return jax.jit(initialise)(fixed, None), 0, {"compile_seconds": 0.0, "train_seconds": 0.0}
         meta = checkpoint.load_meta(newest)
-        return place(checkpoint.load(newest, self.state_like()), self.layout), meta["updates"], meta["train_seconds"]
+        return place(self.restore(), self.layout), meta["updates"], meta["costs"]
 
-    def _save(self, start: int, count: int, state: Any, rows: dict[str, np.ndarray], spent: float) -> None:
+    def _save(self, start: int, count: int, state: Any, rows: dict[str, np.ndarray], costs: dict[str, float]) -> None:
         if self._directory is None:
-            self._memory = [*getattr(self, "_memory", []), rows]
+            self._memory.append(rows)
             return
         # The metrics first: a kill between the two repeats a chunk, and never leaves a gap.
         checkpoint.save(self._directory / f"metrics_{start:09d}.npz", rows, {"start": start, "count": count})
-        done = start + count
-        checkpoint.save_step(self._directory, done, state, {"updates": done, "train_seconds": spent})
+        checkpoint.save_step(self._directory, start + count, state, {"updates": start + count, "costs": costs})
 
     def _history(self) -> dict[str, np.ndarray]:
-        pieces = getattr(self, "_memory", []) if self._directory is None else self._metrics_files()
+        pieces = self._memory if self._directory is None else self._metrics_files()
         joined = {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in pieces[0]}
         return {name: array.reshape(*self._shape, self.num_updates) for name, array in joined.items()}
 
@@ -214,32 +246,42 @@ class Execution:
         return pieces
 
 
-def executions(plan: Plan, env: Any, options: Options, directory: Path | None) -> list[Execution]:
-    """One `Execution` per program; each keeps its files in a folder of its own below `directory`."""
+def executions(
+    plan: Plan, env: Any, options: Options, directory: Path | None, layouts: list[Layout] | None = None
+) -> list[Execution]:
+    """One `Execution` per program; each keeps its files in a folder of its own below `directory`.
+
+    Args:
+      plan, env, options, directory: what to run, how, and where its files are.
+      layouts: those of the run being reopened; `None` chooses.
+    """
     found = programs(plan, find_preset(plan.algorithm), env.default_params)
-    return [
-        Execution(plan, program, env, options, directory / f"program_{i:02d}" if directory else None)
-        for i, program in enumerate(found)
-    ]
+    folders = [directory / f"program_{i:02d}" if directory else None for i in range(len(found))]
+    chosen: list[Layout | None] = [None] * len(found) if layouts is None else list(layouts)
+    pairs = zip(found, folders, chosen, strict=True)
+    return [Execution(plan, program, env, options, folder, layout) for program, folder, layout in pairs]
 
 
 def merge(plan: Plan, parts: list[tuple[Program, dict[str, np.ndarray]]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Metrics of all cells on one axis of environment steps.
-
-    Cells whose updates are larger have fewer rows; each row goes where its number of steps falls, NaN between.
+    """Metrics of all cells on one axis: every number of environment steps at which some cell ended an update.
 
     Returns:
-      steps [K], and {name: [H, S, K]}.
+      steps [K], and {name: [H, S, K]}; NaN where a cell has no row.
     """
-    finest = max(parts, key=lambda part: part[0].config.num_updates)[0].config
-    num = finest.num_updates
-    steps = (np.arange(num) + 1) * finest.steps_per_update
+    ends = [(np.arange(p.config.num_updates) + 1) * p.config.steps_per_update for p, _ in parts]
+    steps = np.unique(np.concatenate(ends))
     names = sorted({name for _, metrics in parts for name in metrics})
-    merged = {name: np.full((len(plan.cells), len(plan.seeds), num), np.nan, np.float32) for name in names}
-    for program, metrics in parts:
-        ends = (np.arange(program.config.num_updates) + 1) * program.config.steps_per_update
-        columns = np.arange(num) if program.config.num_updates == num else np.searchsorted(steps, ends).clip(0, num - 1)
+    merged = {name: np.full((len(plan.cells), len(plan.seeds), len(steps)), np.nan, np.float32) for name in names}
+    for (program, metrics), own in zip(parts, ends, strict=True):
+        columns = np.searchsorted(steps, own)
         for name, values in metrics.items():
             for row, cell in enumerate(program.cells):
                 merged[name][cell][:, columns] = values[row]
     return steps, merged
+
+
+def missing(plan: Plan, parts: list[tuple[Program, dict[str, np.ndarray]]]) -> dict[str, list[int]]:
+    """{metric: the cells whose algorithm has none of that name}."""
+    names = {name for _, metrics in parts for name in metrics}
+    absent = {name: [c for p, metrics in parts if name not in metrics for c in p.cells] for name in sorted(names)}
+    return {name: sorted(cells) for name, cells in absent.items() if cells}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,14 +20,14 @@ import numpy as np
 from jaxrl import checkpoint
 from jaxrl.adapters import make_env
 from jaxrl.evaluation import Episodes, evaluate, record
-from jaxrl.files import read_json, write_json
+from jaxrl.files import read_json, to_json, write_json
 from jaxrl.plan import Plan, make_plan
 from jaxrl.presets import find_preset
 from jaxrl.progress import Progress
 from jaxrl.provenance import provenance
 from jaxrl.results import Results
-from jaxrl.runner import Execution, Options, executions, merge, split_numbers
-from jaxrl.runtime import use_all_cores
+from jaxrl.runner import Execution, Options, executions, merge, missing, split_numbers
+from jaxrl.runtime import Layout, use_all_cores
 
 _FORMAT = 1
 
@@ -71,11 +71,14 @@ def run_sweep(  # noqa: PLR0913 - keywords of the one call that users write
         directory = Path(out)
         _refuse_other_run(directory)
     parts = executions(plan, environment, options, directory)
+    origin = provenance()
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        layout = [list(part.layout) for part in parts]
-        write_json(directory / "run.json", _description(plan, options, layout))
-    return _execute(plan, parts, directory, Progress(progress, hint))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{directory} cannot be made: {error.strerror}; choose another directory") from error
+        write_json(directory / "run.json", _description(plan, options, parts, origin))
+    return _execute(plan, parts, directory, Progress(progress, hint), origin)
 
 
 def run(
@@ -99,20 +102,23 @@ def resume(path: str | Path, progress: bool = True) -> Results:
       path: its directory.
       progress: show a progress bar.
     Raises:
-      ValueError: if the directory holds no run, or one made on more devices than there are here.
+      ValueError: if the directory holds no run, one made with other defaults, or one laid out over more devices than
+        there are here.
       CheckpointError: if its newest checkpoint is damaged.
     """
     hint = use_all_cores()
-    directory = Path(path)
-    plan, options, layout = _read_description(directory)
-    parts = executions(plan, make_env(plan.env), options, directory)
-    here = [list(part.layout) for part in parts]
-    if layout and here != layout:
-        raise ValueError(
-            f"{directory} was laid out over (devices, batch) {layout}, and here it would be {here}: resuming bit for "
-            f"bit needs the same number of devices"
-        )
-    return _execute(plan, parts, directory, Progress(progress, hint))
+    opened = _open(Path(path))
+    if all(part.done == part.num_updates for part in opened.parts) and (opened.directory / "results.npz").exists():
+        return Results.load(opened.directory)
+    return _execute(opened.plan, opened.parts, opened.directory, Progress(progress, hint), opened.origin)
+
+
+class _Opened(NamedTuple):
+    directory: Path
+    plan: Plan
+    env: Any
+    parts: list[Execution]
+    origin: dict[str, Any]
 
 
 class Run:
@@ -126,11 +132,8 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         use_all_cores()
-        self.path = Path(path)
-        self.plan, self._options, _ = _read_description(self.path)
-        self.env = make_env(self.plan.env)
+        self.path, self.plan, self.env, self._parts, _ = _open(Path(path))
         self._preset = find_preset(self.plan.algorithm)
-        self._parts = executions(self.plan, self.env, self._options, self.path)
         self._states: dict[int, Any] = {}
 
     @property
@@ -176,7 +179,7 @@ class Run:
         """Whole greedy episodes of one trained policy; leaves [num_episodes]."""
         agent, state, env_params = self.policy(cell, seed)
         play = jax.jit(lambda k, s: evaluate(k, agent, s, self.env, env_params, num_episodes))
-        return jax.tree.map(np.asarray, play(jax.random.key(key), state))
+        return jax.tree.map(np.asarray, play(_stream("evaluate", key), state))
 
     def render(
         self,
@@ -191,7 +194,7 @@ class Run:
 
         agent, state, env_params = self.policy(cell, seed)
         play = jax.jit(lambda k, s: record(k, agent, s, self.env, env_params, max_steps))
-        rows = jax.tree.map(np.asarray, play(jax.random.key(key), state))
+        rows = jax.tree.map(np.asarray, play(_stream("render", key), state))
         ends = np.flatnonzero(rows["done"])
         length = int(ends[0]) + 1 if len(ends) else max_steps
         cut = jax.tree.map(lambda leaf: leaf[:length], rows)
@@ -212,7 +215,9 @@ def load_run(path: str | Path) -> Run:
     return Run(path)
 
 
-def _execute(plan: Plan, parts: list[Execution], directory: Path | None, progress: Progress) -> Results:
+def _execute(
+    plan: Plan, parts: list[Execution], directory: Path | None, progress: Progress, origin: dict[str, Any]
+) -> Results:
     began = time.perf_counter()
     total = sum(part.num_updates * part.program.config.steps_per_update * part.num_runs for part in parts)
     with progress.start(f"{plan.algorithm} {plan.env}", total):
@@ -220,26 +225,26 @@ def _execute(plan: Plan, parts: list[Execution], directory: Path | None, progres
         for part in parts:
             progress.skip(part.done * part.program.config.steps_per_update * part.num_runs)
             outcomes.append(part.run(progress.report))
-    steps, metrics = merge(plan, [(p.program, o.metrics) for p, o in zip(parts, outcomes, strict=True)])
+    measured = [(part.program, outcome.metrics) for part, outcome in zip(parts, outcomes, strict=True)]
+    steps, metrics = merge(plan, measured)
+    swept: dict[str, Any] = {name: [cell[name] for cell in plan.cells] for name in plan.grid}
     train_seconds = sum(outcome.train_seconds for outcome in outcomes)
+    earlier = sum(outcome.earlier_seconds for outcome in outcomes)
     info = {
-        "algorithm": plan.algorithm,
-        "env": plan.env,
         "num_programs": len(parts),
         "layout": [list(part.layout) for part in parts],
         "compile_seconds": sum(outcome.compile_seconds for outcome in outcomes),
         "train_seconds": train_seconds,
-        "wall_seconds": time.perf_counter() - began,
+        "wall_seconds": time.perf_counter() - began + earlier,
         "steps_per_second": total / train_seconds,
-        **({"install_seconds": float(v)} if (v := os.environ.get("JAXRL_INSTALL_SECONDS")) else {}),
-        **provenance(),
+        **origin,
     }
     results = Results(
-        hparams={name: _labels([cell[name] for cell in plan.cells]) for name in plan.grid},
+        hparams=swept,
         seeds=np.asarray(plan.seeds),
         steps=steps,
         metrics=metrics,
-        config={**plan.to_json(), "programs": [dataclasses.asdict(part.program.config) for part in parts]},
+        config={**plan.to_json(), "programs": _programs(parts), "missing_metrics": missing(plan, measured)},
         info=info,
     )
     if directory is not None:
@@ -249,18 +254,30 @@ def _execute(plan: Plan, parts: list[Execution], directory: Path | None, progres
     return results
 
 
-def _labels(values: list[Any]) -> np.ndarray:
-    """Values as an array; tuples and None as text."""
-    plain = all(isinstance(value, bool | int | float | str) for value in values)
-    return np.asarray(values if plain else [str(value) for value in values])
+def _stream(name: str, key: int) -> jax.Array:
+    """A key for `name`, apart from the runs' own: seed 0 trains with `key(0)`, and must not be evaluated with it."""
+    return jax.random.fold_in(jax.random.key(key), zlib.crc32(name.encode()))
 
 
-def _description(plan: Plan, options: Options, layout: list[list[int]]) -> dict[str, Any]:
-    asked = {"plan": plan.to_json(), "options": dataclasses.asdict(options), "layout": layout}
-    return {"format": _FORMAT, **asked, **provenance()}
+def _programs(parts: list[Execution]) -> list[dict[str, Any]]:
+    """Every setting of every program, defaults included, as plain data."""
+    return [
+        {
+            "cells": part.program.cells,
+            "config": dataclasses.asdict(part.program.config),
+            "numbers": part.program.numbers,
+            "layout": part.layout,
+        }
+        for part in parts
+    ]
 
 
-def _read_description(directory: Path) -> tuple[Plan, Options, Any]:
+def _description(plan: Plan, options: Options, parts: list[Execution], origin: dict[str, Any]) -> dict[str, Any]:
+    asked = {"plan": plan.to_json(), "options": dataclasses.asdict(options), "programs": _programs(parts)}
+    return {"format": _FORMAT, **asked, **origin}
+
+
+def _open(directory: Path) -> _Opened:
     file = directory / "run.json"
     if not file.exists():
         raise ValueError(f"{directory} holds no run: {file.name} is missing; `jaxrl train` and `jaxrl sweep` make runs")
@@ -268,9 +285,23 @@ def _read_description(directory: Path) -> tuple[Plan, Options, Any]:
         data = read_json(file)
         if data["format"] != _FORMAT:
             raise ValueError(f"{file} has format {data['format']}, and this jaxrl reads {_FORMAT}; update jaxrl")
-        return Plan.from_json(data["plan"]), Options(**data["options"]), data["layout"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        plan, options = Plan.from_json(data["plan"]), Options(**data["options"])
+        layouts = [Layout(*program["layout"]) for program in data["programs"]]
+        origin = {name: data[name] for name in provenance() if name in data}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise checkpoint.CheckpointError(f"{file} is damaged: {error!r}") from error
+    env = make_env(plan.env)
+    parts = executions(plan, env, options, directory, layouts)
+    for then, now in zip(data["programs"], to_json(_programs(parts)), strict=True):
+        for kind in ("config", "numbers"):
+            changed = [name for name in {**then[kind], **now[kind]} if then[kind].get(name) != now[kind].get(name)]
+            if changed:
+                differences = "; ".join(f"{n}: {then[kind].get(n)} then, {now[kind].get(n)} now" for n in changed)
+                made = data["versions"].get("jaxrl", "another version")
+                raise ValueError(
+                    f"{file} was made by jaxrl {made} with other defaults ({differences}); open it with that"
+                )
+    return _Opened(directory, plan, env, parts, origin)
 
 
 def _refuse_other_run(directory: Path) -> None:

@@ -31,6 +31,12 @@ def test_all_brax_environments_pass_check_environment(name):
     check_environment(make_env(f"brax/{name}"), num_steps=10, num_envs=2, num_eager_steps=0)
 
 
+def test_the_table_equals_brax_s_registry():
+    import brax.envs
+
+    assert sorted(BRAX_ENVS) == sorted(brax.envs._envs)
+
+
 def test_transitions_are_brax_s_own():
     import brax.envs
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,13 @@ def jaxrl_command(*args: str) -> list[str]:
 
 
 def test_help_is_fast_and_teaches() -> None:
-    """Under half a second, the best of several on a busy machine; and no JAX, which alone would take longer."""
-    fastest, text = float("inf"), ""
-    for _ in range(6):
-        began = time.perf_counter()
+    """Under half a second, the best of several: of processor time, since other tests compete for the cores."""
+    fastest = float("inf")
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         text = subprocess.run(jaxrl_command("--help"), capture_output=True, text=True, check=True).stdout
-        fastest = min(fastest, time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        fastest = min(fastest, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         if fastest < 0.4:
             break
     assert fastest < 0.5
@@ -134,6 +136,7 @@ def errors(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["sweep", "ppo", ENV, "--grid", "gamma=0.9,0.9"], "a value stands twice"),
         (["sweep", "ppo", ENV, "--grid", "gamma=0.9", "--set", "gamma=0.8"], "both fixed and in the grid"),
         (["sweep", "ppo", ENV, "--grid", "num_minibatches=3,4"], "is not divisible by num_minibatches = 3; use 2 or 4"),
+        (["sweep", "ppo", ENV], "sweep needs a grid, as in --grid learning_rate=1e-4,1e-3; `jaxrl train`"),
         (["resume", "nowhere"], "nowhere holds no run"),
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["plot", "nowhere"], "nowhere holds no results"),
@@ -225,7 +228,7 @@ def test_sweep_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_grids_may_be_given_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As the Makefile's demo does."""
+    """As the Makefile's demo does: none replaces another."""
     _, options = asked(monkeypatch, tmp_path, "sweep", "ppo", ENV, "--grid", "gamma=0.9,0.8", "--grid", "clip_eps=0.1")
     assert options["grid"] == {"gamma": [0.9, 0.8], "clip_eps": [0.1]}
     assert list(options["seeds"]) == list(range(8))
@@ -275,26 +278,35 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"CartPole-v1", "Breakout-MinAtar", "brax/ant", "jaxrl/probe_truncation"} <= set(names)
 
 
+def rows(text: str) -> dict[str, str]:
+    """{setting: its row} of a printed table, in which long texts go on in the next lines."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        start = re.match(r" {1,3}(\S+)", line)
+        name = start[1] if start else name
+        found[name] = " ".join((found.get(name, "") + line).split())
+    return found
+
+
 def test_config_shows_every_setting_with_value_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     main(["config", "ppo", ENV])
-    text = capsys.readouterr().out
-    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    shown = rows(capsys.readouterr().out)
     for defaults in (PRESETS["ppo"].config, PRESETS["ppo"].hparams):
         for field in dataclasses.fields(defaults):
-            assert field.name in rows
-            assert field.metadata["help"].split(";")[0].split(",")[0] in rows[field.name]
-    assert "0.00025" in rows["learning_rate"]
-    assert "64x64" in rows["hidden_sizes"]
-    assert "purejaxrl" in rows["learning_rate"]
-    assert "swept" in rows["learning_rate"]
-    assert "env.num_steps" in rows
-    assert "5" in rows["env.num_steps"]
+            assert field.metadata["help"].split()[0] in shown[field.name]
+            assert field.metadata["source"].split()[0] in shown[field.name]
+    assert shown["learning_rate"].split()[1] == "0.00025"
+    assert "swept in one program" in shown["learning_rate"]
+    assert shown["hidden_sizes"].split()[1] == "64x64"
+    assert "swept" not in shown["hidden_sizes"]
+    assert shown["env.num_steps"].split()[1] == "5"
 
 
 def test_config_shows_what_suits_the_family(capsys: pytest.CaptureFixture[str]) -> None:
     main(["config", "ppo", "Breakout-MinAtar"])
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert rows["num_envs"].split()[1] == "64"
-    assert "for minatar" in rows["num_envs"]
-    assert rows["num_steps"].split()[1] == "128"
-    assert "for minatar" not in rows["num_steps"]
+    shown = rows(capsys.readouterr().out)
+    assert shown["num_envs"].split()[1] == "64"
+    assert "for minatar" in shown["num_envs"]
+    assert shown["num_steps"].split()[1] == "128"
+    assert "for minatar" not in shown["num_steps"]

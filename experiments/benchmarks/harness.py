@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,25 @@ def measure(python: str, script: str | Sequence[str], **arguments: Any) -> dict[
 
     Default flags, no compilation cache.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+    return json.loads(_run([python, *([script] if isinstance(script, str) else script), json.dumps(arguments)]))
+
+
+def timed(command: Sequence[str]) -> float:
+    """Seconds that a command takes, under the same conditions."""
+    began = time.perf_counter()
+    _run(command)
+    return time.perf_counter() - began
+
+
+def _run(command: Sequence[str]) -> str:
+    """The last line that a command prints."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "envs")])
-    command = [python, *([script] if isinstance(script, str) else script), json.dumps(arguments)]
+    environment["JAX_COMPILATION_CACHE_DIR"] = ""  # off: for JAX, and for our command line
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def median(rows: Sequence[dict[str, Any]], name: str) -> float:

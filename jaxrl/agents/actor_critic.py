@@ -51,13 +51,15 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
     Args:
       objective: what is optimised (`jaxrl.objectives`).
       obs_space, action_space: of the environment.
-      config: has the static fields of `ActorCriticConfig`.
+      config: has the static fields of `PPOConfig` that shape network and update.
       hp: has `learning_rate`, `max_grad_norm`, `gamma`; numbers, may be traced.
     Returns:
       An `Agent` whose `update` takes a Rollout [T, B]; `extras` are the network's outputs.
     Raises:
       ValueError: for an action space that no policy covers, or a torso that does not fit the observations.
     """
+    if config.normalize_obs and not isinstance(obs_space, Box):
+        raise ValueError(f"normalize_obs = True needs observations in a Box, got {obs_space}; set it to False")
     network = ActorCritic(
         num_policy_outputs=num_policy_outputs(action_space),
         heads=(("value", 1), *objective.heads(action_space).items()),
