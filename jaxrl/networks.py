@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.types import Key
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -20,6 +22,32 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 TORSOS = ("auto", "mlp", "cnn")
 _HIDDEN_GAIN = float(np.sqrt(2.0))
+
+
+def orthogonal(gain: float) -> Callable[..., jax.Array]:
+    """Initialiser: a random orthogonal matrix (Haar measure) times `gain`, as `nn.initializers.orthogonal`.
+
+    By Gram-Schmidt, twice over, instead of a QR decomposition: LAPACK calls inside a `vmap` over seeds can wait for each
+    other for ever on a CPU with few cores (jaxlib 0.10.2).
+
+    References:
+      Saxe et al. 2014, arXiv:1312.6120; Giraud et al. 2005 (why twice is enough).
+    """
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        rows, columns = int(np.prod(shape[:-1])), shape[-1]
+        gaussian = jax.random.normal(key, (max(rows, columns), min(rows, columns)), dtype)
+
+        def orthogonalize(j: jax.Array, basis: jax.Array) -> jax.Array:
+            column = gaussian[:, j]
+            for _ in range(2):
+                column -= basis @ (column @ basis)
+            return basis.at[:, j].set(column / jnp.linalg.norm(column))
+
+        basis = jax.lax.fori_loop(0, gaussian.shape[1], orthogonalize, jnp.zeros_like(gaussian))
+        return gain * (basis if rows >= columns else basis.T).reshape(shape)
+
+    return init
 
 
 def encode(space: Space, obs: jax.Array) -> jax.Array:
@@ -68,7 +96,7 @@ class PatchConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, H-size+1, W-size+1, features]."""
         size, channels = self.size, x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.orthogonal(_HIDDEN_GAIN), (size, size, channels, self.features))
+        kernel = self.param("kernel", orthogonal(_HIDDEN_GAIN), (size, size, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
         patches = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
@@ -90,7 +118,7 @@ class Torso(nn.Module):
             x = activation(PatchConv(16)(x))
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = activation(nn.Dense(size, kernel_init=nn.initializers.orthogonal(_HIDDEN_GAIN))(x))
+            x = activation(nn.Dense(size, kernel_init=orthogonal(_HIDDEN_GAIN))(x))
         return x
 
 
@@ -127,4 +155,4 @@ class ActorCritic(nn.Module):
 
 
 def _head(name: str, width: int, gain: float) -> nn.Dense:
-    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain), name=f"head_{name}")
+    return nn.Dense(width, kernel_init=orthogonal(gain), name=f"head_{name}")

@@ -161,7 +161,8 @@ def setting_kinds(preset: Preset, env_params: Any) -> dict[str, Any]:
 
 
 def _axis(fields: dict[str, Any], name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or not np.size(values):
+    listed = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str | bytes)
+    if not listed or getattr(values, "ndim", 1) == 0 or not len(values):
         raise ValueError(f"grid {name} = {values!r}: expected a non-empty list of values, as in [1e-4, 3e-4]")
     checked = tuple(_checked(fields, name, value) for value in values)
     if len(set(checked)) < len(checked):

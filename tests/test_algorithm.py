@@ -144,6 +144,12 @@ def test_evaluation_of_integers_and_under_another_name() -> None:
     np.testing.assert_array_equal(metrics["greedy/t"], [np.nan, np.nan, 3.0])
 
 
+def test_evaluation_when_a_function_of_t_says_so() -> None:
+    algorithm = with_evaluation(walk(), measure, lambda t: (t == 0) | (t == 4))
+    _, metrics = train(KEY, algorithm, 6)
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(metrics["evaluation/x"])), [0, 4])
+
+
 @pytest.mark.parametrize("every", [0, -1])
 def test_evaluation_needs_a_period(every: int) -> None:
     with pytest.raises(ValueError, match="every >= 1"):

@@ -87,6 +87,7 @@ def test_torsos_are_chosen_by_shape() -> None:
         assert resolve_torso("auto", space) == "mlp"
         with pytest.raises(ValueError, match=r"\[height, width, channels\].*use 'mlp'"):
             resolve_torso("cnn", space)
+    assert resolve_torso("auto", Box(0.0, 1.0, (2, 5, 1))) == "mlp"  # smaller than a filter
     with pytest.raises(ValueError, match="expected one of auto, mlp, cnn"):
         resolve_torso("lstm", IMAGE)
 

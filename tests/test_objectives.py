@@ -12,11 +12,13 @@ import oracles
 import pytest
 from helpers import TINY, assert_trees_close
 
+from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.objectives import OBJECTIVES, a2c_objective, ppo_objective
 from jaxrl.objectives.common import AdvantageTargets, standardize, value_loss
 from jaxrl.objectives.ppo import clipped_surrogate
 from jaxrl.ops.distributions import Categorical, DiagNormal
 from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent
+from jaxrl.spaces import Discrete
 from jaxrl.types import Progress, Rollout
 from jaxrl_envs.probes import Probe
 
@@ -193,3 +195,9 @@ def test_first_update_of_the_ppo_agent_is_the_a2c_agents(probe: Probe) -> None:
 def test_later_epochs_move_away_from_the_old_policy(probe: Probe) -> None:
     _, _, metrics = first_update("ppo", probe, num_epochs=4)
     assert metrics["policy/approx_kl"] > 1e-8
+
+
+def test_observations_that_are_no_numbers_are_not_normalised() -> None:
+    config = PPOConfig(**TINY, normalize_obs=True)
+    with pytest.raises(ValueError, match="normalize_obs = True needs observations in a Box"):
+        actor_critic(ppo_objective(HP), Discrete(3), Discrete(2), config, HP)

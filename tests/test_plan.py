@@ -83,6 +83,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seeds": 2.0}, r"seeds = 2.0: expected a count, or a list of integers"),
     ({"seeds": True}, r"seeds = True: expected a count"),
     ({"grid": {"gamma": []}}, r"grid gamma = \[\]: expected a non-empty list of values"),
+    ({"grid": {"gamma": np.array(0.9)}}, r"grid gamma = array\(0.9\): expected a non-empty list"),
     ({"grid": {"gamma": 0.9}}, r"grid gamma = 0.9: expected a non-empty list of values, as in \[1e-4, 3e-4\]"),
     ({"grid": {"activation": "tanh"}}, r"grid activation = 'tanh': expected a non-empty list"),
     ({"grid": {"gamma": [0.9, 0.9]}}, r"grid gamma = \[0.9, 0.9\]: a value stands twice"),

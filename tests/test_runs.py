@@ -25,7 +25,7 @@ from jaxrl.plan import Program, make_plan
 from jaxrl.presets import PPOConfig, PPOHparams, ppo
 from jaxrl.progress import Progress
 from jaxrl.results import Results
-from jaxrl.runner import Options, executions, merge
+from jaxrl.runner import Options, executions, merge, missing
 from jaxrl.runtime import Layout, choose_layout, padded, use_all_cores, use_compilation_cache
 
 ENV = "jaxrl/probe_termination"
@@ -166,14 +166,14 @@ def test_memory_gives_what_the_disk_gives(finished: tuple[Path, Results]) -> Non
 
 
 def test_greedy_evaluations_are_spread_over_a_run() -> None:
-    """One setting through `run`, in one piece, with two evaluations on the way."""
+    """One setting through `run`, in one piece, with three evaluations in ten updates, the last after the last."""
     settings = {**TINY, "learning_rate": RATES[1]}
-    options = Options(num_chunks=1, evaluations=2)
+    options = Options(num_chunks=1, evaluations=3)
     results = jaxrl.run("ppo", ENV, seeds=SEEDS, settings=settings, progress=False, options=options)
     assert results.hparams == {}
     for name in ("evaluation/return", "evaluation/length"):
-        np.testing.assert_array_equal(np.isfinite(results.metrics[name][0, 0]), np.arange(1, 11) % 5 == 0)
-        np.testing.assert_allclose(results.metrics[name][0][:, [4, 9]], 5.0)
+        np.testing.assert_array_equal(np.flatnonzero(np.isfinite(results.metrics[name][0, 0])), [3, 6, 9])
+        np.testing.assert_allclose(results.metrics[name][0][:, [3, 6, 9]], 5.0)
     assert not np.any(np.isnan(results.metrics["loss/value"]))
 
 
@@ -193,20 +193,22 @@ def test_parameters_of_the_environment_are_swept() -> None:
 
 
 def test_programs_of_different_lengths_share_one_axis() -> None:
-    """Cells of 2 and 4 envs: the second takes twice the steps per update and fills every other column."""
+    """Cells of 16 and 24 steps per update: every number of steps at which one of them ended an update."""
     settings = {name: value for name, value in TINY.items() if name != "num_envs"}
-    plan = make_plan("ppo", ENV, 2, {**settings, "total_steps": 64}, {"num_envs": [2, 4]}, None)
-    config = PPOConfig(**{**TINY, "total_steps": 64})
-    small, large = (Program(dataclasses.replace(config, num_envs=n), (i,), {}) for i, n in enumerate((2, 4)))
-    fast = {"x": np.arange(8.0).reshape(1, 2, 4)}
+    plan = make_plan("ppo", ENV, 2, {**settings, "total_steps": 48}, {"num_envs": [2, 3]}, None)
+    config = PPOConfig(**{**TINY, "total_steps": 48})
+    small, large = (Program(dataclasses.replace(config, num_envs=n), (i,), {}) for i, n in enumerate((2, 3)))
+    fast = {"x": np.arange(6.0).reshape(1, 2, 3)}
     slow = {"x": 10 + np.arange(4.0).reshape(1, 2, 2), "only": np.ones((1, 2, 2))}
-    steps, merged = merge(plan, [(small, fast), (large, slow)])
-    np.testing.assert_array_equal(steps, [16, 32, 48, 64])
+    parts = [(small, fast), (large, slow)]
+    steps, merged = merge(plan, parts)
+    np.testing.assert_array_equal(steps, [16, 24, 32, 48])
     nan = np.nan
-    np.testing.assert_array_equal(merged["x"][0], fast["x"][0])
+    np.testing.assert_array_equal(merged["x"][0], [[0, nan, 1, 2], [3, nan, 4, 5]])
     np.testing.assert_array_equal(merged["x"][1], [[nan, 10, nan, 11], [nan, 12, nan, 13]])
     np.testing.assert_array_equal(merged["only"][0], np.full((2, 4), nan))
     np.testing.assert_array_equal(merged["only"][1, 0], [nan, 1, nan, 1])
+    assert missing(plan, parts) == {"only": [0]}
 
 
 # ------------------------------------------------------------------------------------------------ kills and resuming
@@ -326,6 +328,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(
 def test_damaged_metrics_are_refused_by_name(finished: tuple[Path, Results], tmp_path: Path) -> None:
     path = tmp_path / "copy"
     shutil.copytree(finished[0], path)
+    (path / "results.npz").unlink()
     file = path / "program_00" / "metrics_000000003.npz"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match=r"metrics_000000003\.npz"):
@@ -344,14 +347,33 @@ def test_directories_that_hold_no_run(tmp_path: Path) -> None:
         jaxrl.resume(tmp_path)
 
 
-def test_resuming_on_another_number_of_devices_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
+def test_resuming_needs_the_devices_that_the_run_had(
+    finished: tuple[Path, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on only over as many devices; looking at what there is needs none of them."""
+    path = tmp_path / "run"
+    interrupt(monkeypatch, path, 1)
+    run = json.loads((path / "run.json").read_text())
+    assert run["programs"][0]["layout"] == [2, 1]
+    run["programs"][0]["layout"] = [4, 1]
+    (path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ValueError, match=r"laid out over 4 devices, and here there are 2.*device_count=4"):
+        jaxrl.resume(path, progress=False)
+    jaxrl.load_run(path).policy(cell=0)
+
+
+@pytest.mark.parametrize(("kind", "name", "now"), [("config", "num_epochs", "2"), ("numbers", "gamma", "0.99")])
+def test_runs_made_with_other_defaults_are_refused(
+    finished: tuple[Path, Results], tmp_path: Path, kind: str, name: str, now: str
+) -> None:
     path = tmp_path / "copy"
     shutil.copytree(finished[0], path)
     run = json.loads((path / "run.json").read_text())
-    assert run["layout"] == [[2, 1]]
-    (path / "run.json").write_text(json.dumps({**run, "layout": [[4, 1]]}))
-    with pytest.raises(ValueError, match="the same number of devices"):
-        jaxrl.resume(path, progress=False)
+    run["programs"][0][kind][name] = 7
+    (path / "run.json").write_text(json.dumps(run))
+    for use in (jaxrl.resume, jaxrl.load_run):
+        with pytest.raises(ValueError, match=rf"other defaults \({name}: 7 then, .*{now}.* now\)"):
+            use(path)
 
 
 # --------------------------------------------------------------------------------------------------------- layouts
@@ -448,7 +470,7 @@ def test_a_diverging_run_leaves_the_others_alone(
     assert results.summary()["num_diverged"] == 2
     assert not np.isfinite(results.metrics["loss/value"][1, :, -1]).any()
     lines = capfd.readouterr().err.split()  # which a narrow terminal wraps
-    assert "non-finite losses in 2 of 4 runs (2, 3)" in " ".join(lines)
+    assert "non-finite losses in 2 of 4 runs (cell 1 seed 3, cell 1 seed 5)" in " ".join(lines)
 
 
 def test_progress_says_how_far_how_fast_and_how_well(capfd: pytest.CaptureFixture[str]) -> None:

@@ -205,3 +205,14 @@ def make_brax(name: str, episode_length: int = 1000, **constructor_kwargs: Any) 
         raise ValueError(f"brax/{name} takes the arguments {', '.join(sorted(known))}; got {', '.join(unknown)}")
     with _quiet(), _quiet_mujoco():
         return time_limit(BraxEnvironment(env_class(**constructor_kwargs)), episode_length)
+
+
+def viewer_page(system: Any, states: list[Any], height: int) -> str:
+    """A page with Brax's own viewer.
+
+    Args:
+      system: the physical system of an environment, its `sys`.
+      states: have the bodies' poses as `x.pos` and `x.rot`.
+      height: of the viewer, in pixels.
+    """
+    return importlib.import_module("brax.io.html").render(system, states, height=height)

@@ -41,14 +41,14 @@ def body_viewer(env: Any, states: Any, steps: Sequence[int]) -> str | None:
     poses, system = find_poses(states), find_attribute(env, "sys")
     if poses is None or system is None:
         return None
-    from brax.io import html as brax_html
+    from jaxrl.adapters.brax import viewer_page
 
     def moment(t: int) -> Any:
         # Rounded: the page holds every number as text.
         pos, rot = (np.round(np.asarray(leaf[t], np.float64), 4) for leaf in (poses.pos, poses.rot))
         return SimpleNamespace(x=SimpleNamespace(pos=pos, rot=rot))
 
-    return brax_html.render(system, [moment(t) for t in steps], height=480)
+    return viewer_page(system, [moment(t) for t in steps], height=480)
 
 
 def _player(frames: Sequence[Image.Image], milliseconds: int, title: str) -> str:
