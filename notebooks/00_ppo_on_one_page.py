@@ -212,12 +212,13 @@ def train(key):
 
 
 # %% [markdown]
-# That is all of PPO. `train` is a pure function of a key, so several seeds are a `vmap` over keys, and the whole
-# experiment is one compiled program.
+# That is all of PPO. `train` is a pure function of a key, so any number of seeds is one compiled program:
+# `jax.lax.map` runs them one after the other, and `jax.vmap(train)(keys)` would run them side by side. An accelerator
+# wants the latter. A CPU gains little from it, since one agent already keeps a core busy.
 
 # %%
 keys = jax.random.split(jax.random.key(0), num_seeds)
-flat_state, flat_metrics = jax.jit(jax.vmap(train))(keys)  # leaves [S, num_updates]
+_, flat_metrics = jax.jit(lambda keys: jax.lax.map(train, keys))(keys)  # leaves [S, num_updates]
 steps = (np.arange(config.num_updates) + 1) * config.steps_per_update
 
 
@@ -264,49 +265,39 @@ print("final return of each seed:", library.final().round(1))
 #
 # **The mathematics: to rounding.** On one batch of experience, with a network that has moved away from the one that
 # collected it (otherwise every ratio is 1 and nothing is clipped), the loss of this page and the library's objective
-# have the same value and the same gradient up to the last digits of float32.
+# have the same value and the same gradient up to the last digits of float32. The library's objective is two functions:
+# `prepare` sees the rollout in time order, once, and makes the targets; `loss` sees a minibatch of them.
+
 
 # %%
-key_params, key_reset, key_rollout, key_move = jax.random.split(jax.random.key(1), 4)
-env_state, obs = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), env_params)
-params = network.init(key_params, obs)
-_, experience, _ = jax.jit(rollout)(key_rollout, params, (env_state, obs, jnp.zeros(config.num_envs)))
-moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key_move, leaf.shape), params)
+def flat_and_library(key):
+    key_params, key_reset, key_rollout, key_move = jax.random.split(key, 4)
+    env_state, obs = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), env_params)
+    collector = network.init(key_params, obs)
+    _, experience, _ = rollout(key_rollout, collector, (env_state, obs, jnp.zeros(config.num_envs)))
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key_move, leaf.shape), collector)
+
+    def flat_loss(params):
+        samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (experience, gae(experience)))
+        return loss(params, samples)
+
+    def library_loss(params):
+        objective = ppo_objective(hp)
+        obs, action, _, value, reward, terminated, truncated, next_value = experience
+        outputs = {"policy": Categorical(network.apply(collector, obs)[0]), "value": value}
+        data = Rollout(obs, action, reward, terminated, truncated, None, outputs, {"value": next_value}, ())
+        targets, state = objective.prepare(objective.init(), data.extras, data.next_extras, data, None)
+        logits, value = network.apply(params, obs)
+        return objective.loss(state, {"policy": Categorical(logits), "value": value}, targets)[0]
+
+    return jax.value_and_grad(flat_loss)(moved), jax.value_and_grad(library_loss)(moved)
 
 
-@jax.jit
-def flat_loss(params):
-    samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (experience, gae(experience)))
-    return loss(params, samples)
-
-
-@jax.jit
-def library_loss(params):
-    objective = ppo_objective(hp)
-    rollout_outputs = {"policy": Categorical(old_logits), "value": experience.value}
-    next_outputs = {"value": experience.next_value}
-    targets, state = objective.prepare(objective.init(), rollout_outputs, next_outputs, library_rollout, None)
-    logits, value = network.apply(params, experience.obs)
-    return objective.loss(state, {"policy": Categorical(logits), "value": value}, targets)[0]
-
-
-old_logits, _ = network.apply(params, experience.obs)
-library_rollout = Rollout(
-    obs=experience.obs,
-    action=experience.action,
-    reward=experience.reward,
-    terminated=experience.terminated,
-    truncated=experience.truncated,
-    is_first=None,
-    extras=None,
-    next_extras=None,
-    memory=(),
-)
-(value, grad), (library_value, library_grad) = (jax.value_and_grad(f)(moved) for f in (flat_loss, library_loss))
-gap = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), grad, library_grad)
-largest = jax.tree.map(lambda a: jnp.abs(a).max(), grad)
-print(f"loss {value:.6f} here, {library_value:.6f} in the library")
-print(f"gradients differ by at most {max(jax.tree.leaves(gap)):.0e}, of {max(jax.tree.leaves(largest)):.2f}")
+(value, grad), (library_value, library_grad) = jax.jit(flat_and_library)(jax.random.key(1))
+gap = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (grad, library_grad)), strict=True))
+largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grad))
+print(f"loss {value:.6f} on this page, {library_value:.6f} in the library")
+print(f"the gradients differ by at most {gap:.0e} where the largest entry is {largest:.2f}")
 
 # %% [markdown]
 # **The learning curves: as two samples of one distribution.** The two versions draw their random numbers in a different
