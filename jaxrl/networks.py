@@ -27,8 +27,8 @@ _HIDDEN_GAIN = float(np.sqrt(2.0))
 def orthogonal(gain: float) -> Callable[..., jax.Array]:
     """Initialiser: a random orthogonal matrix (Haar measure) times `gain`, as `nn.initializers.orthogonal`.
 
-    By Gram-Schmidt, twice over, instead of a QR decomposition: LAPACK calls inside a `vmap` over seeds can wait for each
-    other for ever on a CPU with few cores (jaxlib 0.10.2).
+    By Gram-Schmidt, twice over, instead of a QR decomposition: LAPACK calls inside a `vmap` over seeds can wait for
+    each other for ever on a CPU with few cores (jaxlib 0.10.2).
 
     References:
       Saxe et al. 2014, arXiv:1312.6120; Giraud et al. 2005 (why twice is enough).

@@ -156,9 +156,7 @@ def swept_equals_separate(case: Case) -> None:
 
 def jit_equals_no_jit(case: Case) -> None:
     """One update, op by op, gives what the compiled one gives."""
-    small = dataclasses.replace(
-        case.config, num_envs=2, num_steps=3, hidden_sizes=(4,), num_minibatches=1
-    )
+    small = dataclasses.replace(case.config, num_envs=2, num_steps=3, hidden_sizes=(4,), num_minibatches=1)
     algorithm = PRESETS[case.preset].make(case.env, small, case.hparams_at(0), case.env.default_params)
     state = jax.jit(algorithm.init)(KEY(0))
     compiled = jax.jit(algorithm.step)(KEY(1), state, jnp.int32(0))
