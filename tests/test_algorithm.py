@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -179,3 +181,15 @@ def test_every_preset_is_registered_for_conformance() -> None:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_conformance(case: Case, check: Callable[[Case], None]) -> None:
     check(case)
+
+
+def test_seeds_vmapped_at_real_widths_do_not_wait_for_each_other() -> None:
+    """Regression: LAPACK's QR inside a vmapped initialisation hung for ever on two cores, at widths of 64."""
+    script = (
+        "import jax, jaxrl\n"
+        "env = jaxrl.make_env('jaxrl/probe_discount')\n"
+        "algorithm = jaxrl.ppo(env, jaxrl.PPOConfig(total_steps=1024))\n"
+        "keys = jax.random.split(jax.random.key(0), 4)\n"
+        "jax.block_until_ready(jax.jit(jax.vmap(lambda k: jaxrl.train(k, algorithm, 2)))(keys))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

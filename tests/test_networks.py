@@ -11,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxrl.networks import ActorCritic, PatchConv, encode, resolve_torso
+from jaxrl.networks import ActorCritic, PatchConv, encode, orthogonal, resolve_torso
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
 IMAGE = Box(0.0, 1.0, (5, 6, 4))
@@ -164,3 +164,21 @@ def test_the_cnn_sees_where_things_are() -> None:
     assert params["params"]["torso"]["PatchConv_0"]["kernel"].shape == (3, 3, 4, 16)
     value = np.asarray(network.apply(params, x)["value"])
     assert abs(value[0] - value[1]) > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (4, 16), (16, 2), (3, 3, 4, 8)])
+def test_orthogonal_columns_or_rows_are_orthogonal_with_the_gain(shape: tuple[int, ...]) -> None:
+    """The shorter side of the matrix spans an orthogonal basis of length `gain`, also under vmap over seeds."""
+    kernels = jax.vmap(lambda key: orthogonal(2.0)(key, shape))(jax.random.split(jax.random.key(0), 3))
+    for kernel in np.asarray(kernels).reshape(3, -1, shape[-1]):
+        short = kernel if kernel.shape[0] >= kernel.shape[1] else kernel.T
+        np.testing.assert_allclose(short.T @ short, 4.0 * np.eye(short.shape[1]), atol=1e-5)
+
+
+def test_orthogonal_is_uniform_over_rotations() -> None:
+    """First entries of random 3 x 3 rotations are uniform on [-1, 1] (Archimedes): mean 0, variance 1/3."""
+    kernels = jax.vmap(lambda key: orthogonal(1.0)(key, (3, 3)))(jax.random.split(jax.random.key(1), 4000))
+    for row, column in ((0, 0), (1, 2), (2, 1)):
+        entry = np.asarray(kernels[:, row, column])
+        assert abs(entry.mean()) < 0.04
+        assert abs(entry.var() - 1 / 3) < 0.03
