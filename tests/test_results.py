@@ -55,11 +55,29 @@ def test_final_weighs_by_episodes_and_skips_absent_points() -> None:
     returns = np.array([[[9.0, 9.0, 10.0, 40.0], [9.0, 9.0, NAN, 5.0], [9.0, 9.0, NAN, NAN], [9.0, 9.0, NAN, 7.0]]])
     count = np.array([[[1, 1, 1, 2], [1, 1, 0, 3], [1, 1, 0, 0], [1, 1, 1, 1]]])
     results = Results({}, np.arange(4), np.arange(4), {"episode/return": returns, "episode/count": count})
-    # (10 + 2 * 40) / 3; one point only; no episode; an episode whose return is NaN is not absent.
-    np.testing.assert_allclose(results.final(window=0.5), [[30.0, 5.0, NAN, NAN]])
-    np.testing.assert_allclose(results.final(window=0.01), [[40.0, 5.0, NAN, 7.0]])
+    # (10 + 2 * 40) / 3; one point only; no episode, so the last before; an episode whose return is NaN is not absent.
+    np.testing.assert_allclose(results.final(window=0.5), [[30.0, 5.0, 9.0, NAN]])
+    np.testing.assert_allclose(results.final(window=0.01), [[40.0, 5.0, 9.0, 7.0]])
     unweighted = Results({}, np.arange(4), np.arange(4), {"eval/return": returns})
-    np.testing.assert_allclose(unweighted.final("eval/return", 0.5), [[25.0, 5.0, NAN, 7.0]])
+    np.testing.assert_allclose(unweighted.final("eval/return", 0.5), [[25.0, 5.0, 9.0, 7.0]])
+
+
+def test_settings_with_fewer_rows_are_judged_by_their_own() -> None:
+    """Two programs on one axis: rows that a setting does not have are neither divergence nor its last tenth."""
+    returns = np.array([[[1.0, 2.0, 3.0, 4.0]], [[NAN, 7.0, NAN, NAN]]])
+    loss = np.array([[[0.1, 0.1, 0.1, 0.1]], [[NAN, 0.2, NAN, NAN]]])
+    results = Results({"num_envs": [4, 8]}, [0], np.arange(4), {"episode/return": returns, "loss/value": loss})
+    np.testing.assert_allclose(results.final(), [[4.0], [7.0]])
+    assert not results.diverged.any()
+    broken = Results({"a": [1]}, [0], np.arange(2), {"episode/return": np.ones((1, 1, 2)), "loss/v": [[[0.1, NAN]]]})
+    np.testing.assert_array_equal(broken.diverged_at, [[1]])
+
+
+def test_a_loss_that_a_program_does_not_have_is_no_divergence() -> None:
+    metrics = {"episode/count": np.ones((2, 1, 2)), "loss/kl": np.array([[[0.1, 0.1]], [[NAN, NAN]]])}
+    assert Results({"a": [1, 2]}, [0], np.arange(2), metrics).diverged.tolist() == [[False], [True]]
+    named = Results({"a": [1, 2]}, [0], np.arange(2), metrics, {"missing_metrics": {"loss/kl": [1]}})
+    assert not named.diverged.any()
 
 
 def test_window_is_a_tenth_of_the_points() -> None:
