@@ -164,8 +164,8 @@ Image(run.render(directory / "figures" / "replay.gif", max_steps=50).read_bytes(
 #
 # Parameters of the environment are traced as hyperparameters are, and swept in the same way under their name with
 # `env.` in front. `length` is half the length of CartPole's pole, 0.5 by default. A long pole falls slowly, which even
-# an untrained policy survives for a while; a very short one falls faster than the cart, with its fixed force and time
-# step, can answer.
+# an untrained policy survives for a while; a short one leaves the cart, with its fixed force and time step, little time
+# to answer.
 
 # %%
 best = results.best()["hyperparameters"]
