@@ -165,6 +165,27 @@ def test_the_loop_hands_over_progress_and_rollouts() -> None:
     assert set(metrics) == {"fraction", "episode/return", "episode/length", "episode/count"}
 
 
+@pytest.mark.parametrize("pool", [None, 3])
+def test_the_loop_renews_the_pool_before_each_rollout(pool: int | None) -> None:
+    class Places(ScriptedEnv):
+        """Every reset is somewhere else, so that pools are seen to differ."""
+
+        def reset(self, key: jax.Array, params: ScriptParams) -> Any:
+            state, obs = super().reset(key, params)
+            return state, obs + jax.random.uniform(key)
+
+    algorithm = on_policy(scripted_agent(), Places(), PARAMS, num_envs=3, num_steps=4, num_updates=8, reset_pool=pool)
+    state, pools = algorithm.init(jax.random.key(0)), []
+    for t in range(3):
+        pools.append(jax.tree.leaves(state.interaction.env_state.pool)[-1:])
+        state, _ = jax.jit(algorithm.step)(jax.random.key(t), state, jnp.int32(t))
+    assert all(len(leaves) == (0 if pool is None else 1) for leaves in pools)
+    if pool is not None:
+        seen = [np.asarray(leaves[0]) for leaves in pools]
+        assert seen[0].shape == (3, 2)
+        assert len({leaf.tobytes() for leaf in seen}) == 3
+
+
 class Dial:
     """Continuous actions; the reward is the action as the environment received it. Ends after 2 steps."""
 
