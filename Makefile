@@ -7,6 +7,8 @@ WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 JOBS ?= 2
+# Small budgets are bound by compilation, so the notebooks are compiled quickly rather than well.
+QUICK_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 
 DEMO_OUT := runs/demo
 DEMO_ARGS := sweep ppo CartPole-v1 \
@@ -83,7 +85,7 @@ doctest: $(DEV)
 notebooks: $(NOTEBOOKS)
 	@set -e; for script in notebooks/*.py; do \
 		echo "== $$script"; \
-		JAXRL_FAST=1 MPLBACKEND=Agg $(BIN)/python "$$script"; \
+		JAXRL_FAST=1 MPLBACKEND=Agg XLA_FLAGS="$(QUICK_COMPILE)" $(BIN)/python "$$script"; \
 	done
 
 # Used from another directory and with -I, so that the checkout cannot stand in for what the wheel forgot.

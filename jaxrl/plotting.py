@@ -216,7 +216,7 @@ def _caption(results: Results) -> str:
         else "one seed, no interval",
         *(f"{name} {versions[name]}" for name in ("jaxrl", "jax") if name in versions),
         *([f"on {kind}"] if kind else []),
-        *([f"commit {results.info['commit'][:10]}"] if results.info.get("commit") else []),
+        *([f"commit {_short(results.info['commit'])}"] if results.info.get("commit") else []),
         *([str(results.info["command"])] if results.info.get("command") else []),
     ]
     return "; ".join(parts)
@@ -250,3 +250,9 @@ def _seeds(results: Results) -> str:
 
 def _name(metric: str) -> str:
     return metric.replace("/", " ").replace("_", " ")
+
+
+def _short(commit: str) -> str:
+    """A commit's first ten characters, and whether the tree differed from it."""
+    name, plus, changes = commit.partition("+")
+    return name[:10] + plus + changes

@@ -203,6 +203,7 @@ class Run:
         target.parent.mkdir(parents=True, exist_ok=True)
         seed = self.plan.seeds[0] if seed is None else seed
         caption = f"{self.plan.algorithm} on {self.plan.env}, seed {seed}, return {cut['reward'].sum():.1f}"
+        caption += "" if len(ends) else f" (cut after {max_steps} steps)"
         return render(self.plan.env, self.env, env_params, trajectory, target, caption=caption)
 
 
