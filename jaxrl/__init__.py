@@ -34,6 +34,7 @@ _EXPORTS = {
     "load_run": "runs",
     "Run": "runs",
     "Results": "results",
+    "Options": "runner",
     "use_all_cores": "runtime",
     "use_compilation_cache": "runtime",
 }

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrl.types import Key, Metrics, Step
 
 State = Any
+_EVALUATION = 0x65766131  # folded into a step's key for its evaluation; larger than any count of keys split from it
 
 
 class Algorithm(NamedTuple):
@@ -100,7 +101,7 @@ def with_evaluation(
     every: int | Callable[[Step], jax.Array],
     prefix: str = "evaluation",
 ) -> Algorithm:
-    """Evaluates after every k-th update; on the others the metrics are NaN.
+    """Evaluates after every k-th update; on the others the metrics are NaN. What is learnt stays the same.
 
     Args:
       algorithm: what trains.
@@ -114,8 +115,9 @@ def with_evaluation(
         raise ValueError(f"with_evaluation needs every >= 1, got {every}")
 
     def step(key: Key, state: State, t: Step) -> tuple[State, Metrics]:
-        key_step, key_evaluate = jax.random.split(key)
-        state, metrics = algorithm.step(key_step, state, t)
+        # The step keeps its own key, so that asking for evaluations changes nothing of what is learnt.
+        key_evaluate = jax.random.fold_in(key, _EVALUATION)
+        state, metrics = algorithm.step(key, state, t)
         shapes = jax.eval_shape(evaluate, key_evaluate, state)
         blank = {name: jnp.full(leaf.shape, jnp.nan) for name, leaf in shapes.items()}
 

@@ -17,7 +17,7 @@ from jaxrl.algorithm import Algorithm, init, train, with_evaluation
 from jaxrl.evaluation import evaluate
 from jaxrl.plan import ENV_PREFIX, Plan, Program, programs
 from jaxrl.presets import Preset, find_preset
-from jaxrl.runtime import Layout, choose_layout, over_runs, padded, place
+from jaxrl.runtime import Layout, choose_layout, over_runs, padded, place, quick_compile_options
 from jaxrl.settings import check_at_least
 
 EVALUATION_EPISODES = 16
@@ -25,7 +25,7 @@ EVALUATION_EPISODES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a plan is carried out; none of it changes what is computed, save `evaluations`.
+    """How a plan is carried out; none of it changes what is learnt.
 
     Attributes:
       num_chunks: pieces that each program's updates are cut into; between them come progress and checkpoints.
@@ -218,7 +218,9 @@ class Execution:
         newest = self._newest()
         if newest is None:
             initialise = over_runs(lambda run, _: self._init_one(run), self.layout)
-            return jax.jit(initialise)(fixed, None), 0, {"compile_seconds": 0.0, "train_seconds": 0.0}
+            lowered = jax.jit(initialise).lower(fixed, None)
+            state = lowered.compile(compiler_options=quick_compile_options())(fixed, None)
+            return state, 0, {"compile_seconds": 0.0, "train_seconds": 0.0}
         meta = checkpoint.load_meta(newest)
         return place(self.restore(), self.layout), meta["updates"], meta["costs"]
 

@@ -52,6 +52,13 @@ def use_compilation_cache(directory: str | Path | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def quick_compile_options() -> dict[str, Any] | None:
+    """Compiler options for a program that runs once: on a CPU a third of the time to compile, for slower code."""
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
 class Layout(NamedTuple):
     """How R independent runs share the hardware; the numbers that come out do not depend on it beyond rounding.
 

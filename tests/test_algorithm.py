@@ -121,6 +121,14 @@ def test_evaluation_follows_every_kth_update(every: int) -> None:
     assert state["sum_t"] == 21
 
 
+def test_asking_for_evaluations_changes_nothing_of_what_is_learnt() -> None:
+    plain, metrics = train(KEY, walk(), 6)
+    evaluated, more = train(KEY, with_evaluation(walk(), measure, 2), 6)
+    assert_trees_equal(evaluated, plain)
+    np.testing.assert_array_equal(more["x"], metrics["x"])
+    assert not np.isin(np.asarray(more["evaluation/noise"]), np.asarray(metrics["x"])).any()
+
+
 def test_evaluation_runs_only_when_due() -> None:
     """On the host's side of a callback: three calls in seven updates, also under `vmap`, where a select would pay."""
     calls: list[int] = []
