@@ -1,10 +1,9 @@
-"""Ready-made algorithms: a configuration, its numbers, and fifteen lines that wire the parts together."""
+"""Ready-made on-policy algorithms."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import struct
 
@@ -15,7 +14,8 @@ from jaxrl.loops.on_policy import on_policy
 from jaxrl.networks import ACTIVATIONS, TORSOS
 from jaxrl.objectives import OBJECTIVES
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
-from jaxrl.settings import check_at_least, check_choice, setting, suggest
+from jaxrl.presets.base import Preset
+from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Objective
 
 _PUREJAXRL = "purejaxrl ppo.py"
@@ -92,26 +92,6 @@ class PPOHparams:
     vf_coef: Any = setting(0.5, "weight of the value loss", _PUREJAXRL, low=0.0)
     ent_coef: Any = setting(0.01, "weight of the entropy bonus", _PUREJAXRL)
     max_grad_norm: Any = setting(0.5, "global norm to which gradients are clipped", _PUREJAXRL, low=0.0)
-
-
-class Preset(NamedTuple):
-    """An algorithm that is known by name.
-
-    Attributes:
-      summary, reference: one line each.
-      config, hparams: the defaults, instances of its two dataclasses.
-      agent: `(env, config, hparams, env_params) -> Agent`; raises ValueError where the environment does not fit.
-      make: `(env, config, hparams, env_params) -> Algorithm`, whose state has the agent's as `agent`.
-      overrides: `{environment family: {setting: value}}`, published settings that suit a family better.
-    """
-
-    summary: str
-    reference: str
-    config: Any
-    hparams: Any
-    agent: Callable[..., Agent]
-    make: Callable[..., Algorithm]
-    overrides: dict[str, dict[str, Any]]
 
 
 def on_policy_agent(
@@ -225,14 +205,3 @@ PRESETS: dict[str, Preset] = {
         overrides={"minatar": {"num_envs": 64, "activation": "relu", "hidden_sizes": (128,), "shared_torso": True}},
     ),
 }
-
-
-def find_preset(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-      ValueError: if there is none, with the nearest names.
-    """
-    if name not in PRESETS:
-        raise ValueError(suggest("algorithm", name, PRESETS, "`jaxrl list algorithms` shows all"))
-    return PRESETS[name]
