@@ -137,9 +137,11 @@ def plot(
 
 
 def list_(
-    what: Annotated[Positional[Literal["algorithms", "envs", "objectives"]], arg(metavar="WHAT", help="What to list.")],
+    what: Annotated[
+        Positional[Literal["algorithms", "agents", "envs", "objectives"]], arg(metavar="WHAT", help="What to list.")
+    ],
 ) -> None:
-    """List algorithms, environments or objectives."""
+    """List algorithms (with the actions that each takes), environments or objectives."""
     if what == "envs":
         from jaxrl.adapters import list_envs
 
@@ -152,7 +154,7 @@ def list_(
         print("\n".join(sorted(OBJECTIVES)))
         return
     for name, preset in PRESETS.items():
-        print(f"{name:8} {preset.summary}  [{preset.reference}]")
+        print(f"{name:9} {preset.action_spaces:29} {preset.summary}  [{preset.reference}]")
 
 
 def config(algorithm: Algorithm, env: Env) -> None:

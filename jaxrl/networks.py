@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
 }
 TORSOS = ("auto", "mlp", "cnn")
+MEMORIES = ("none", "gru")
 _HIDDEN_GAIN = float(np.sqrt(2.0))
 
 
@@ -104,21 +105,31 @@ class PatchConv(nn.Module):
 
 
 class Torso(nn.Module):
-    """Hidden layers: an optional small CNN (MinAtar's: 16 filters of 3x3), then an MLP. [N, …] -> [N, width]."""
+    """Hidden layers: an optional small CNN (MinAtar's: 16 filters of 3x3), then an MLP. [N, …] -> [N, width].
+
+    Attributes:
+      hidden_sizes: widths of the MLP's layers.
+      activation: a name in `ACTIVATIONS`.
+      kind: "mlp" or "cnn".
+      layer_norm: standardise what comes into each activation, over its last axis (of images, the filters).
+    """
 
     hidden_sizes: tuple[int, ...]
     activation: str
     kind: str = "mlp"
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of a batch of encoded observations."""
         activation = ACTIVATIONS[self.activation]
         if self.kind == "cnn":
-            x = activation(PatchConv(16)(x))
+            x = PatchConv(16)(x)
+            x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = activation(nn.Dense(size, kernel_init=orthogonal(_HIDDEN_GAIN))(x))
+            x = nn.Dense(size, kernel_init=orthogonal(_HIDDEN_GAIN))(x)
+            x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         return x
 
 
@@ -152,6 +163,82 @@ class ActorCritic(nn.Module):
         if self.log_std:
             outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_policy_outputs,))
         return outputs
+
+
+class GRU(nn.Module):
+    """Gated recurrent unit over a sequence, forgetting at the start of each episode.
+
+    With the memory h (0 where `is_first`), the gates r = σ(W_r x + U_r h + b_r) and z = σ(W_z x + U_z h + b_z), and the
+    candidate n = tanh(W_n x + b_n + r·(U_n h + c)), the next memory is (1 - z)·n + z·h. Parameters hold the three
+    side by side, in the order r, z, n: all that does not wait for h is one matrix product for all steps.
+
+    Attributes:
+      size: M, width of the memory.
+
+    References:
+      Cho et al. 2014, arXiv:1406.1078; with the reset gate behind the product, as cuDNN and `nn.GRUCell`.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, memory: jax.Array, x: jax.Array, is_first: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Memory [B, M], inputs [T, B, D] and flags [T, B] -> the last memory, and those after each step [T, B, M]."""
+        input_kernel = self.param("input_kernel", nn.initializers.lecun_normal(), (x.shape[-1], 3 * self.size))
+        memory_kernel = self.param("memory_kernel", _side_by_side(3, orthogonal(1.0)), (self.size, 3 * self.size))
+        bias = self.param("bias", nn.initializers.zeros_init(), (3 * self.size,))
+        candidate_bias = self.param("candidate_bias", nn.initializers.zeros_init(), (self.size,))
+
+        def cell(memory: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            of_input, first = inputs
+            memory = jnp.where(first[:, None], 0.0, memory)
+            reset, update, candidate = jnp.split(of_input, 3, -1)
+            from_reset, from_update, from_candidate = jnp.split(memory @ memory_kernel, 3, -1)
+            reset, update = nn.sigmoid(reset + from_reset), nn.sigmoid(update + from_update)
+            candidate = jnp.tanh(candidate + reset * (from_candidate + candidate_bias))
+            memory = (1.0 - update) * candidate + update * memory
+            return memory, memory
+
+        of_inputs = x @ input_kernel + bias
+        if len(x) == 1:  # as in acting: no loop
+            memory, _ = cell(memory, (of_inputs[0], is_first[0]))
+            return memory, memory[None]
+        return jax.lax.scan(cell, memory, (of_inputs, is_first))
+
+
+class RecurrentActorCritic(nn.Module):
+    """An embedding of each observation, one memory, and an `ActorCritic` that reads it.
+
+    Attributes:
+      embedding: of encoded observations.
+      memory_size: M.
+      heads: of the memory after each step.
+    """
+
+    embedding: Torso
+    memory_size: int
+    heads: ActorCritic
+
+    @nn.compact
+    def __call__(self, memory: jax.Array, x: jax.Array, is_first: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Memory [B, M], encoded observations [T * B, …], time first, and flags [T, B].
+
+        Returns:
+          The memory after the last step, and what `heads` gives, [T * B, width].
+        """
+        features = self.embedding(x).reshape(*is_first.shape, -1)
+        memory, features = GRU(self.memory_size, name="gru")(memory, features, is_first)
+        return memory, self.heads(features.reshape(len(x), -1))
+
+
+def _side_by_side(num: int, initializer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Initialiser: `num` matrices, each drawn by itself, along the last axis."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        part = (*shape[:-1], shape[-1] // num)
+        return jnp.concatenate([initializer(k, part, dtype) for k in jax.random.split(key, num)], -1)
+
+    return init
 
 
 def _head(name: str, width: int, gain: float) -> nn.Dense:

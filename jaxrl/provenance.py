@@ -72,7 +72,9 @@ def _commit() -> str | None:
     git = ["git", "-C", str(root)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
+        # An experiment writes its results row by row: that the first has changed them does not taint the second.
+        status = [*git, "status", "--porcelain", "--", ".", ":(exclude)experiments/results"]
+        changes = subprocess.run(status, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -219,7 +219,9 @@ class Execution:
         if newest is None:
             initialise = over_runs(lambda run, _: self._init_one(run), self.layout)
             lowered = jax.jit(initialise).lower(fixed, None)
-            state = lowered.compile(compiler_options=quick_compile_options())(fixed, None)
+            compiled = lowered.compile(compiler_options=quick_compile_options())
+            # Waited for: what fills a buffer is no part of the first chunk's seconds.
+            state = jax.block_until_ready(compiled(fixed, None))
             return state, 0, {"compile_seconds": 0.0, "train_seconds": 0.0}
         meta = checkpoint.load_meta(newest)
         return place(self.restore(), self.layout), meta["updates"], meta["costs"]
@@ -270,7 +272,10 @@ def merge(plan: Plan, parts: list[tuple[Program, dict[str, np.ndarray]]]) -> tup
     Returns:
       steps [K], and {name: [H, S, K]}; NaN where a cell has no row.
     """
-    ends = [(np.arange(p.config.num_updates) + 1) * p.config.steps_per_update for p, _ in parts]
+    ends = [
+        getattr(p.config, "initial_steps", 0) + (np.arange(p.config.num_updates) + 1) * p.config.steps_per_update
+        for p, _ in parts
+    ]
     steps = np.unique(np.concatenate(ends))
     names = sorted({name for _, metrics in parts for name in metrics})
     merged = {name: np.full((len(plan.cells), len(plan.seeds), len(steps)), np.nan, np.float32) for name in names}

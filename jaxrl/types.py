@@ -59,7 +59,7 @@ class Rollout(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """Independent transitions for replay, leaves [N, …]; `final_obs` is the successor before any reset."""
+    """What a replay buffer stores, leaves [T, B, …]; `final_obs` is the successor before any reset."""
 
     obs: Any
     action: jax.Array
@@ -67,6 +67,27 @@ class Transition(NamedTuple):
     terminated: jax.Array
     truncated: jax.Array
     final_obs: Any
+
+
+class Sample(NamedTuple):
+    """What an off-policy update learns from, leaves [N, …]: `target = reward + discount * V(final_obs)`.
+
+    Attributes:
+      obs, action: as acted on.
+      reward: discounted sum over the m <= n steps that were taken, up to the first end of an episode.
+      discount: `gamma^m`, and 0 where the last of them terminated; truncation leaves it alone.
+      final_obs: the successor of the last of them, before any reset.
+      probability: of being drawn, relative to uniform sampling; ones unless prioritised.
+      index: where it is stored, for new priorities.
+    """
+
+    obs: Any
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    final_obs: Any
+    probability: jax.Array
+    index: Any
 
 
 class Progress(NamedTuple):
@@ -89,13 +110,17 @@ class Agent(NamedTuple):
       memory: `(num_envs) -> Memory`, leaves [B, …]; `()` when feed-forward. Carried by the loop.
       act: `(key, state, memory, obs [B, …], is_first [B], explore) -> (action [B, …], memory, extras)`. `explore` is
         a Python bool. The action is that of the policy; `to_action` turns it into what the environment takes.
-      update: `(key, state, Rollout [T, B] | Transition [N], Progress) -> (AgentState, Metrics)`.
+      update: `(key, state, Rollout [T, B] | Sample [N], Progress) -> (AgentState, Metrics)`. Off-policy agents may
+        add "priority" [N], which is for the buffer and not a metric.
+      observe: `(state, Transition [T, B]) -> AgentState`, called once on all new experience of an off-policy loop:
+        running moments are of what was met, not of what was drawn.
     """
 
     init: Callable[..., Any]
     memory: Callable[[int], Any]
     act: Callable[..., tuple[jax.Array, Any, Any]]
     update: Callable[..., tuple[Any, Metrics]]
+    observe: Callable[[Any, Transition], Any] = lambda state, experience: state
 
 
 class Objective(NamedTuple):

@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import TINY, assert_trees_close, assert_trees_equal
+from helpers import TINY, TINY_REPLAY, assert_trees_close, assert_trees_equal
 
 from jaxrl.algorithm import Algorithm, init, sweep, train, with_evaluation
 from jaxrl.presets import PRESETS
+from jaxrl.spaces import Box
 from jaxrl_envs import probes
 
 UPDATES = 6
@@ -64,14 +65,17 @@ class Case:
     @functools.cached_property
     def run(self) -> Callable[..., Any]:
         """`(key, hparams, reward) -> (state, metrics)` of all updates, compiled once for all checks."""
-        return jax.jit(lambda key, hp, reward: train(key, self.make(hp, reward), UPDATES))
+        updates = jax.jit(lambda key, hp, reward, state: train(key, self.make(hp, reward), UPDATES, state))
+        # Otherwise the same program as `chunk`, the first state one of its arguments: with the compiler flags of the
+        # tests, what stands beside a loop may change the last bits of what is in it.
+        return lambda key, hp, reward: updates(key, hp, reward, self.first_state(key, hp))
 
     @functools.cached_property
     def chunk(self) -> Callable[..., Any]:
         """`(key, hparams, state, start) -> (state, metrics)` of half of the updates; counts its tracings."""
 
-        def half(key: jax.Array, hp: Any, state: Any, start: jax.Array) -> Any:
-            inner = self.make(hp)
+        def half(key: jax.Array, hp: Any, reward: Any, state: Any, start: jax.Array) -> Any:
+            inner = self.make(hp, reward)
 
             def step(key: Any, state: Any, t: Any) -> Any:
                 self.traced.append(1)
@@ -79,7 +83,8 @@ class Case:
 
             return train(key, Algorithm(inner.init, step), UPDATES // 2, state, start)
 
-        return jax.jit(half)
+        compiled = jax.jit(half)
+        return lambda key, hp, state, start: compiled(key, hp, 1.0, state, start)
 
     @functools.cached_property
     def first_state(self) -> Callable[..., Any]:
@@ -91,10 +96,31 @@ def _on_policy(preset: str, **changes: Any) -> Case:
     return Case(preset, {**TINY, **changes}, sweeps, probes.termination_probe)
 
 
+def _off_policy(preset: str, discrete: bool = False, **changes: Any) -> Case:
+    rate = "learning_rate" if preset == "dqn" else "critic_learning_rate"
+    sweeps = {rate: (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+    probe = probes.termination_probe()
+    if not discrete:
+        probe = dataclasses.replace(probe, single_action_space=Box((-1.0, 0.0), (1.0, 3.0), (2,)))
+    return Case(preset, {**TINY_REPLAY, **changes}, sweeps, lambda: probe)
+
+
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
+    "ppo recurrent": _on_policy("ppo", memory="gru", memory_size=6, normalize_obs=True),
     "a2c": _on_policy("a2c", num_epochs=1, num_minibatches=1, reset_pool=3),
+    "pqn": _on_policy("pqn", normalize_obs=True, normalize_reward=True),
+    "dqn": _off_policy("dqn", discrete=True, normalize_obs=True, normalize_reward=True, target_period=2),
+    "dqn rainbow": _off_policy(
+        "dqn", discrete=True, distribution="c51", num_atoms=5, prioritized=True, num_step_returns=3
+    ),
+    "sac": _off_policy("sac", normalize_obs=True, normalize_reward=True),
+    "sac discrete": _off_policy("sac", discrete=True, reset_pool=3),
+    "td3": _off_policy("td3", policy_delay=2, num_step_returns=2),
+    "dsac_t": _off_policy("dsac_t"),
+    "mdpo_off": _off_policy("mdpo_off", old_policy_period=4),
+    "pmoe": _off_policy("pmoe", num_primitives=2),
 }
 
 KEY = jax.random.key  # typed keys
@@ -156,7 +182,9 @@ def swept_equals_separate(case: Case) -> None:
 
 def jit_equals_no_jit(case: Case) -> None:
     """One update, op by op, gives what the compiled one gives."""
-    small = dataclasses.replace(case.config, num_envs=2, num_steps=3, hidden_sizes=(4,), num_minibatches=1)
+    sizes = {"num_envs": 2, "num_steps": 3, "hidden_sizes": (4,), "num_minibatches": 1}
+    known = {field.name for field in dataclasses.fields(case.config)}
+    small = dataclasses.replace(case.config, **{name: size for name, size in sizes.items() if name in known})
     algorithm = PRESETS[case.preset].make(case.env, small, case.hparams_at(0), case.env.default_params)
     state = jax.jit(algorithm.init)(KEY(0))
     compiled = jax.jit(algorithm.step)(KEY(1), state, jnp.int32(0))

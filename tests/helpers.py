@@ -21,6 +21,18 @@ TINY: dict[str, Any] = {
     "total_steps": 320,
 }
 
+# The ring goes round within six iterations.
+TINY_REPLAY: dict[str, Any] = {
+    "num_envs": 4,
+    "num_steps": 2,
+    "num_gradient_steps": 3,
+    "batch_size": 8,
+    "buffer_size": 40,
+    "fill_steps": 16,
+    "hidden_sizes": (8, 8),
+    "total_steps": 320,
+}
+
 
 def assert_trees_equal(actual: Any, expected: Any) -> None:
     """Bit for bit, NaN included."""

@@ -45,6 +45,37 @@ def lambda_return(
     return result
 
 
+def vtrace(
+    flags: tuple[Array, Array], reward: Array, values: tuple[Array, Array], ratio: Array, gammas: tuple[float, float]
+) -> Array:
+    """[T, B] value targets: for every start, the weighted TD errors summed forward until the episode ends."""
+    (terminated, truncated), (value, next_value), (gamma, lam) = flags, values, gammas
+    target = np.array(value, np.float64)
+    for start, b in np.ndindex(*reward.shape):
+        weight = 1.0
+        for t in range(start, len(reward)):
+            future = 0.0 if terminated[t, b] else next_value[t, b]
+            target[start, b] += weight * min(1.0, ratio[t, b]) * (reward[t, b] + gamma * future - value[t, b])
+            if terminated[t, b] or truncated[t, b]:
+                break
+            weight *= gamma * lam * min(1.0, ratio[t, b])
+    return target
+
+
+def episodes(reward: Array, is_first: Array, done: Array) -> tuple[Array, Array]:
+    """[T, B] each: does the step's episode begin and end inside, and what is it worth if so (else 0)."""
+    complete, returns = np.zeros(reward.shape, bool), np.zeros(reward.shape)
+    for b in range(reward.shape[1]):
+        begin = None
+        for t in range(len(reward)):
+            begin = t if is_first[t, b] else begin
+            if done[t, b] and begin is not None:
+                complete[begin : t + 1, b] = True
+                returns[begin : t + 1, b] = reward[begin : t + 1, b].sum()
+            begin = None if done[t, b] else begin
+    return complete, returns
+
+
 def discounted_return_so_far(reward: Array, is_first: Array, before: Array, gamma: float) -> Array:
     """[T, B]: rewards of the episode so far, the older the more discounted."""
     result = np.zeros(reward.shape)
@@ -76,3 +107,28 @@ def conv_valid(x: Array, kernel: Array, bias: Array) -> Array:
 
 def standardize(x: Array) -> Array:
     return (x - np.mean(x)) / (np.sqrt(np.mean((x - np.mean(x)) ** 2)) + 1e-8)
+
+
+def gru(memory: Array, x: Array, is_first: Array, weights: dict[str, Array]) -> Array:
+    """[T, B, M]: one environment and one step after the other; the weights' columns are reset, update, candidate."""
+    size = memory.shape[-1]
+    of_input, of_memory, bias = weights["input_kernel"], weights["memory_kernel"], weights["bias"]
+    reset_of, update_of, candidate_of = (slice(i * size, (i + 1) * size) for i in range(3))
+
+    def sigmoid(z: Array) -> Array:
+        return 1.0 / (1.0 + np.exp(-z))
+
+    result = np.zeros((*x.shape[:2], size))
+    for b in range(x.shape[1]):
+        h = np.asarray(memory[b], np.float64)
+        for t in range(x.shape[0]):
+            h = np.zeros(size) if is_first[t, b] else h
+            reset, update = (
+                sigmoid(x[t, b] @ of_input[:, gate] + h @ of_memory[:, gate] + bias[gate])
+                for gate in (reset_of, update_of)
+            )
+            recalled = h @ of_memory[:, candidate_of] + weights["candidate_bias"]
+            candidate = np.tanh(x[t, b] @ of_input[:, candidate_of] + bias[candidate_of] + reset * recalled)
+            h = update * h + (1.0 - update) * candidate
+            result[t, b] = h
+    return result

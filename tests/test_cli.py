@@ -120,7 +120,7 @@ def errors(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "pppo", ENV], "jaxrl: unknown algorithm 'pppo'; did you mean ppo?"),
+        (["train", "pppo", ENV], "jaxrl: unknown algorithm 'pppo'; did you mean ppo"),
         (["train", "ppo", "Cartpole"], "unknown environment 'Cartpole'; did you mean CartPole-v1"),
         (["train", "ppo", ENV, "--set", "gama=0.9"], "unknown setting 'gama'; did you mean gamma"),
         (["train", "ppo", ENV, "--set", "gamma"], "'gamma': expected NAME=VALUE"),

@@ -14,6 +14,8 @@ from jaxrl.ops.distributions import (
     Categorical,
     DiagNormal,
     MultiCategorical,
+    TanhMixture,
+    TanhNormal,
     num_policy_outputs,
     policy,
     to_environment,
@@ -188,3 +190,131 @@ def test_policies_pass_through_jit_vmap_and_scan() -> None:
     stacked = jax.vmap(lambda x: MultiCategorical(x, (2, 3)))(jnp.zeros((4, 5)))
     assert stacked.nvec == (2, 3)
     np.testing.assert_allclose(jax.jit(jax.vmap(lambda p: p.entropy()))(stacked), np.full(4, np.log(6)), rtol=1e-6)
+
+
+def squashed(mean: float, std: float, size: float = 1.0) -> TanhNormal:
+    """A tanh-Gaussian over [-size, size]."""
+    base = DiagNormal(jnp.array([mean]), jnp.log(jnp.array([std])))
+    return TanhNormal(base, jnp.array([-size]), jnp.array([size]))
+
+
+@pytest.mark.parametrize(
+    ("u", "mean", "std", "action", "log_prob"),
+    [
+        (0.0, 0.0, 1.0, 0.0, -0.9189385),
+        (0.5, 0.0, 1.0, 0.4621172, -0.8037095),
+        (1.2, 0.3, 0.5, 0.8336546, -0.6584134),
+        (10.0, 0.0, 1.0, 1.0, -32.3052329),  # where log(1 - a^2 + 1e-6) says -37.1
+    ],
+)
+def test_squashed_densities_by_hand(u: float, mean: float, std: float, action: float, log_prob: float) -> None:
+    for size in (1.0, 2.0):  # the wider box spreads the density
+        distribution = squashed(mean, std, size)
+        point = jnp.array([u])
+        assert distribution.to_action(point)[0] == pytest.approx(size * action, abs=1e-6)
+        assert distribution.log_prob_base(point) == pytest.approx(log_prob - np.log(size), rel=1e-6, abs=2e-6)
+    assert np.isfinite(jax.grad(lambda u: squashed(0.0, 1.0).log_prob_base(u))(jnp.array([50.0]))).all()
+
+
+GRID = np.linspace(-9.0, 9.0, 4001)  # of u; what lies outside weighs less than 1e-9 below
+
+
+def density_over_actions(distribution: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Actions of one dimension, increasing, and the density there; the measure is the action's, not u's."""
+    u = jnp.asarray(GRID, jnp.float32)[:, None]
+    primitive = distribution.primitives if isinstance(distribution, TanhMixture) else distribution
+    # The action in float64 from its definition, for differences that float32 would lose near the ends.
+    low, high = float(primitive.low[0]), float(primitive.high[0])
+    actions = low + (np.tanh(GRID) + 1) / 2 * (high - low)
+    return actions, np.exp(np.asarray(jax.vmap(distribution.log_prob_base)(u), np.float64))
+
+
+@pytest.mark.parametrize(("mean", "std", "size"), [(0.0, 1.0, 1.0), (0.7, 0.4, 1.0), (-0.5, 1.5, 2.0)])
+def test_squashed_density_integrates_to_one(mean: float, std: float, size: float) -> None:
+    actions, density = density_over_actions(squashed(mean, std, size))
+    assert np.trapezoid(density, actions) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_entropy_of_a_squashed_gaussian_by_integration() -> None:
+    actions, density = density_over_actions(squashed(0.0, 1.0))
+    entropy = -np.trapezoid(density * np.log(np.maximum(density, 1e-300)), actions)
+    assert entropy == pytest.approx(0.6698041, abs=1e-4)
+    _, log_prob = jax.vmap(squashed(0.0, 1.0).sample_and_log_prob)(jax.random.split(jax.random.key(0), 100_000))
+    assert -log_prob.mean() == pytest.approx(0.6698041, abs=0.01)
+
+
+def test_squashed_density_in_two_dimensions() -> None:
+    """The product of the dimensions', each with its own bounds; integrates to one over the box."""
+    base = DiagNormal(jnp.array([0.3, -0.2]), jnp.log(jnp.array([0.5, 1.1])))
+    both = TanhNormal(base, jnp.array([-2.0, 0.0]), jnp.array([2.0, 10.0]))
+    u = np.linspace(-7, 7, 401)
+    grid = jnp.asarray(np.stack(np.meshgrid(u, u, indexing="ij"), -1), jnp.float32)
+    density = np.exp(np.asarray(both.log_prob_base(grid), np.float64))
+    first, second = 2 * np.tanh(u), 5 * (np.tanh(u) + 1)
+    assert np.trapezoid(np.trapezoid(density, second, axis=1), first) == pytest.approx(1.0, abs=1e-3)
+    action, log_prob = both.sample_and_log_prob(jax.random.key(0))
+    assert action.shape == (2,)
+    assert log_prob.shape == ()
+    np.testing.assert_allclose(both.mode(), [2 * np.tanh(0.3), 5 * (np.tanh(-0.2) + 1)], rtol=1e-6)
+
+
+def test_samples_of_a_squashed_gaussian_have_its_density() -> None:
+    distribution = squashed(0.7, 0.6, 2.0)
+    drawn = np.asarray(jax.vmap(distribution.sample)(jax.random.split(jax.random.key(2), 50_000)))[:, 0]
+    assert_histogram(drawn, *density_over_actions(distribution))
+
+
+def assert_histogram(drawn: np.ndarray, actions: np.ndarray, density: np.ndarray) -> None:
+    """Shares of twelve bins are the density's integrals over them."""
+    edges = np.linspace(actions[0], actions[-1], 13)
+    steps = np.diff(actions) * (density[1:] + density[:-1]) / 2
+    cumulative = np.concatenate([[0], np.cumsum(steps)])
+    expected = np.diff(np.interp(edges, actions, cumulative))
+    shares = np.histogram(drawn, edges)[0] / len(drawn)
+    np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / len(drawn)) + 1e-3)
+    assert expected.max() > 0.1
+
+
+def mixture(weights: list[float], means: list[float], stds: list[float]) -> TanhMixture:
+    base = DiagNormal(jnp.array(means)[:, None], jnp.log(jnp.array(stds))[:, None])
+    return TanhMixture(Categorical(jnp.log(jnp.array(weights))), TanhNormal(base, jnp.array([-1.0]), jnp.array([1.0])))
+
+
+def test_mixture_density_by_hand() -> None:
+    """Weights .3 and .7, log-densities -.5 and -2 at u = 0: the mixture's is -1.2848435, and the log-det is 0 there."""
+    log_stds = [-0.9189385 + 0.5, -0.9189385 + 2.0]  # of Gaussians whose density at their mean is wanted
+    both = mixture([0.3, 0.7], [0.0, 0.0], np.exp(log_stds).tolist())
+    assert both.log_prob_base(jnp.zeros(1)) == pytest.approx(-1.2848435, abs=1e-6)
+    shares = jax.grad(lambda logits: TanhMixture(Categorical(logits), both.primitives).log_prob_base(jnp.zeros(1)))(
+        both.gate.logits
+    )
+    # The gradient over logits is responsibility minus weight.
+    np.testing.assert_allclose(shares + jnp.array([0.3, 0.7]), [0.6576191, 0.3423809], atol=1e-6)
+
+
+def test_mixture_density_and_samples() -> None:
+    both = mixture([0.25, 0.75], [-0.9, 0.8], [0.2, 0.4])
+    actions, density = density_over_actions(both)
+    assert np.trapezoid(density, actions) == pytest.approx(1.0, abs=1e-4)
+    drawn, log_prob = jax.vmap(both.sample_and_log_prob)(jax.random.split(jax.random.key(3), 50_000))
+    assert_histogram(np.asarray(drawn)[:, 0], actions, density)
+    assert np.mean(np.asarray(drawn) < 0) == pytest.approx(0.25, abs=0.03)
+    entropy = -np.trapezoid(density * np.log(np.maximum(density, 1e-300)), actions)
+    assert -log_prob.mean() == pytest.approx(entropy, abs=0.02)
+    np.testing.assert_allclose(both.mode(), [np.tanh(0.8)], rtol=1e-6)
+
+
+def test_a_batch_of_mixtures_is_each_of_them() -> None:
+    rng = np.random.default_rng(0)
+    logits, mean = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((5, 3), (5, 3, 2)))
+    low, high = jnp.array([-1.0, -3.0]), jnp.array([1.0, 2.0])
+    batch = TanhMixture(Categorical(logits), TanhNormal(DiagNormal(mean, mean - 1), low, high))
+    u = jnp.asarray(rng.normal(size=(5, 2)), jnp.float32)
+    for i in range(5):
+        each = [TanhNormal(DiagNormal(mean[i, k], mean[i, k] - 1), low, high).log_prob_base(u[i]) for k in range(3)]
+        expected = np.log(np.sum(np.asarray(jax.nn.softmax(logits[i])) * np.exp(np.array(each))))
+        assert batch.log_prob_base(u)[i] == pytest.approx(expected, abs=1e-5)
+    action, log_prob = batch.sample_and_log_prob(jax.random.key(0))
+    assert action.shape == (5, 2)
+    assert log_prob.shape == (5,)
+    assert np.all((action >= low) & (action <= high))

@@ -11,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxrl.networks import ActorCritic, PatchConv, encode, orthogonal, resolve_torso
+from jaxrl.networks import ActorCritic, PatchConv, Torso, encode, orthogonal, resolve_torso
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 
 IMAGE = Box(0.0, 1.0, (5, 6, 4))
@@ -182,3 +182,33 @@ def test_orthogonal_is_uniform_over_rotations() -> None:
         entry = np.asarray(kernels[:, row, column])
         assert abs(entry.mean()) < 0.04
         assert abs(entry.var() - 1 / 3) < 0.03
+
+
+def standardized(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def test_layer_norm_stands_before_each_activation() -> None:
+    """Of images over the filters of each place; of hidden layers over their width; each with its scale and shift."""
+    torso = Torso((6, 4), "relu", "cnn", layer_norm=True)
+    x = jax.random.normal(jax.random.key(0), (3, *IMAGE.shape))
+    params = torso.init(jax.random.key(1), x)["params"]
+    random = jax.random.normal(jax.random.key(2), (3, 2, 16))
+    for i, width in enumerate((16, 6, 4)):
+        params[f"LayerNorm_{i}"] = {"scale": random[i, 0, :width], "bias": random[i, 1, :width]}
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    def layer(i: int, z: np.ndarray) -> np.ndarray:
+        return np.maximum(standardized(z) * p[f"LayerNorm_{i}"]["scale"] + p[f"LayerNorm_{i}"]["bias"], 0.0)
+
+    conv = p["PatchConv_0"]
+    hidden = layer(0, oracles.conv_valid(np.asarray(x, np.float64), conv["kernel"], conv["bias"])).reshape(3, -1)
+    for i in range(2):
+        hidden = layer(i + 1, hidden @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"])
+    np.testing.assert_allclose(torso.apply({"params": params}, x), hidden, atol=1e-4)
+
+
+def test_without_layer_norm_there_is_none() -> None:
+    params = Torso((6,), "relu", "cnn").init(jax.random.key(1), jnp.zeros((1, *IMAGE.shape)))["params"]
+    assert set(params) == {"PatchConv_0", "Dense_0"}

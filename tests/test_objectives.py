@@ -39,9 +39,10 @@ def random_rollout(discrete: bool = True, seed: int = 0) -> tuple[dict[str, Any]
 
     now, after = outputs(), outputs()
     terminated, truncated = (jnp.asarray(rng.random((T, B)) < 0.2) for _ in range(2))
+    is_first = jnp.concatenate([jnp.ones((1, B), bool), (terminated | truncated)[:-1]])
     reward = jnp.asarray(rng.normal(size=(T, B)), jnp.float32)
     action = now["policy"].sample(jax.random.key(seed))
-    rollout = Rollout(jnp.zeros((T, B, 1)), action, reward, terminated, truncated, terminated, now, after, ())
+    rollout = Rollout(jnp.zeros((T, B, 1)), action, reward, terminated, truncated, is_first, now, after, ())
     return now, after, rollout
 
 
@@ -53,11 +54,11 @@ def flat(tree: Any) -> Any:
     ("ratio", "advantage", "loss"), [(1.5, 1.0, -1.2), (1.5, -1.0, 1.5), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8)]
 )
 def test_clipped_surrogate_by_hand(ratio: float, advantage: float, loss: float) -> None:
-    assert -clipped_surrogate(jnp.float32(ratio), jnp.float32(advantage), 0.2) == pytest.approx(loss, abs=1e-6)
+    assert -clipped_surrogate(jnp.float32(ratio), jnp.float32(advantage), (0.8, 1.2)) == pytest.approx(loss, abs=1e-6)
 
 
 def test_clipped_surrogate_has_no_gradient_where_it_holds_back() -> None:
-    slope = jax.grad(lambda ratio, advantage: clipped_surrogate(ratio, advantage, 0.2))
+    slope = jax.grad(lambda ratio, advantage: clipped_surrogate(ratio, advantage, (0.8, 1.2)))
     assert slope(1.5, 1.0) == 0.0  # already likelier: no further
     assert slope(1.5, -1.0) == -1.0
     assert slope(0.5, 1.0) == 1.0
@@ -136,6 +137,13 @@ def test_equal_advantages_stay_finite() -> None:
     assert np.asarray(standardize(jnp.full(8, 3.0))).tolist() == [0.0] * 8
 
 
+def test_standardising_counts_elements_by_weight() -> None:
+    x, weight = jnp.array([1.0, 3.0, 100.0, 5.0]), jnp.array([1.0, 0.5, 0.0, 0.5])
+    repeated = oracles.standardize(np.array([1.0, 1.0, 3.0, 5.0]))
+    np.testing.assert_allclose(standardize(x, weight)[jnp.array([0, 0, 1, 3])], repeated, atol=1e-6)
+    np.testing.assert_array_equal(standardize(x, jnp.zeros(4)) * 0.0, np.zeros(4))  # finite
+
+
 def test_loss_and_metrics_by_hand() -> None:
     """One sample, log ratio 0.2: surrogate, k3 estimate of the KL, clip fraction, and how the parts add up."""
     logits, action = jnp.array([[0.1, -0.2, 0.3]]), jnp.array([1])
@@ -149,7 +157,8 @@ def test_loss_and_metrics_by_hand() -> None:
     assert metrics["loss/value"] == pytest.approx(1.62, abs=1e-5)
     assert metrics["policy/entropy"] == pytest.approx(entropy, abs=1e-6)
     assert metrics["policy/approx_kl"] == pytest.approx(0.0214028, abs=1e-6)
-    assert metrics["policy/clip_fraction"] == 1.0
+    assert metrics["policy/clip_fraction"] == metrics["policy/clip_fraction_up"] == 1.0
+    assert metrics["policy/clip_fraction_down"] == 0.0
     assert total == pytest.approx(-2.4 + 0.7 * 1.62 - 0.03 * entropy, abs=1e-5)
 
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxrl.ops.returns import discounted_return_so_far, discounted_sum, gae, lambda_return
+from jaxrl.ops.returns import discounted_return_so_far, discounted_sum, gae, lambda_return, vtrace
+from jaxrl.types import Rollout
 
 NUM_STEPS, NUM_ENVS = 7, 3
 
@@ -162,3 +163,66 @@ def test_different_shapes_are_refused(estimator: Callable[..., Any]) -> None:
     for i in range(num):
         with pytest.raises(ValueError, match=r"one shape \[T, B\].*\(4, 1\)"):
             estimator(*good[:i], jnp.zeros((4, 1)), *good[i + 1 :], 0.9, 0.9)
+
+
+def experience(reward: Any, terminated: Any, truncated: Any) -> Rollout:
+    arrays = (jnp.asarray(x) for x in (reward, terminated, truncated))
+    return Rollout(None, None, *arrays, None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "targets", "advantage"),
+    [
+        ([0.5, 2.0, 1.5], [0.70435, -0.657, -0.73], [-0.29565, -1.157, -0.53]),
+        ([1.0, 1.0, 1.0], [0.4087, -0.657, -0.73], [-0.5913, -1.157, -0.53]),
+    ],
+)
+def test_vtrace_by_hand(ratio: list[float], targets: list[float], advantage: list[float]) -> None:
+    reward, never = columns([1.0, 0.0, -1.0], [False] * 3)
+    value, next_value, rho = columns([1.0, 0.5, -0.2], [0.5, -0.2, 0.3], ratio)
+    found = vtrace(experience(reward, never, never), value, next_value, rho, 0.9, 1.0)
+    np.testing.assert_allclose(found[0][:, 0], targets, atol=1e-6)
+    np.testing.assert_allclose(found[1][:, 0], advantage, atol=1e-6)
+
+
+def random_experience() -> tuple[Rollout, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    reward, value, next_value = rng.normal(size=(3, NUM_STEPS, NUM_ENVS)).astype(np.float32)
+    terminated, truncated = rng.random((2, NUM_STEPS, NUM_ENVS)) < 0.2
+    ratio = np.exp(rng.normal(size=reward.shape)).astype(np.float32)
+    return experience(reward, terminated, truncated), value, next_value, ratio
+
+
+@pytest.mark.parametrize("lam", [1.0, 0.7])
+def test_vtrace_on_policy_is_gae_plus_value(lam: float) -> None:
+    steps, value, next_value, ratio = random_experience()
+    advantage = gae(steps.reward, steps.terminated, steps.truncated, value, next_value, 0.9, lam)
+    targets, _ = vtrace(steps, value, next_value, np.ones_like(ratio), 0.9, lam)
+    np.testing.assert_allclose(targets, advantage + value, atol=1e-5)
+
+
+def test_vtrace_is_the_naive_loop() -> None:
+    steps, value, next_value, ratio = random_experience()
+    flags = (np.asarray(steps.terminated), np.asarray(steps.truncated))
+    expected = oracles.vtrace(flags, np.asarray(steps.reward), (value, next_value), ratio, (0.9, 0.8))
+    targets, advantage = vtrace(steps, value, next_value, ratio, 0.9, 0.8)
+    np.testing.assert_allclose(targets, expected, atol=1e-5)
+    for t, b in np.ndindex(*ratio.shape):
+        ends = t == NUM_STEPS - 1 or flags[0][t, b] or flags[1][t, b]
+        after = 0.0 if flags[0][t, b] else next_value[t, b] if ends else expected[t + 1, b]
+        by_hand = min(1.0, ratio[t, b]) * (float(steps.reward[t, b]) + 0.9 * after - value[t, b])
+        assert advantage[t, b] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_vtrace_caps_td_errors_and_trace_apart() -> None:
+    """Two steps, ratio 3: TD errors count thrice or twice as `rho_max` says, the trace once."""
+    reward, never, zero, ratio = columns([1.0, 10.0], [False] * 2, [0.0, 0.0], [3.0, 3.0])
+    for rho_max, expected in ((5.0, 33.0), (2.0, 22.0), (0.5, 5.5)):
+        targets, _ = vtrace(experience(reward, never, never), zero, zero, ratio, 1.0, 1.0, rho_max)
+        assert targets[0, 0] == pytest.approx(expected)
+
+
+def test_vtrace_refuses_different_shapes() -> None:
+    steps, value, next_value, ratio = random_experience()
+    with pytest.raises(ValueError, match=r"one shape \[T, B\]"):
+        vtrace(steps, value, next_value, ratio[:, :1], 0.9, 0.9)

@@ -24,8 +24,9 @@ from rich.table import Table
 from experiments.benchmarks.harness import measure, median, peer_python, spread, timed, write
 from jaxrl.files import read_json
 
-OURS = ["-m", "experiments.benchmarks.ours_ppo"]
-REJAX = "experiments/benchmarks/peers/rejax_ppo.py"
+OURS = ["-m", "experiments.benchmarks.ours"]
+REJAX = "experiments/benchmarks/peers/rejax_agents.py"
+PPO = {"algorithm": "ppo", "env": "CartPole-v1"}
 SAME = {"activation": "swish", "clip_value": True, "anneal_learning_rate": False, "learning_rate": 3e-4}
 SHAPES = {
     "default": {"num_envs": 64, "num_steps": 64, "num_epochs": 8, "num_minibatches": 16},
@@ -62,7 +63,7 @@ def beside_rejax(config: Config) -> dict[str, float]:
         for seeds in (1, 16) if config.quick else (1, 16, 64):
             ours, theirs = [], []
             for _ in range(repeats):
-                work = {"seeds": seeds, "total_steps": STEPS[seeds], "chunks": config.pieces}
+                work = {**PPO, "seeds": seeds, "total_steps": STEPS[seeds], "chunks": config.pieces}
                 ours.append(measure(sys.executable, OURS, settings={**SAME, **settings}, **work))
                 theirs.append(measure(peer, REJAX, settings=settings, **work))
             names = {"speed": "steps_per_second", "compile": "compile_seconds", "memory": "peak_megabytes"}
@@ -124,7 +125,7 @@ def layouts(config: Config) -> dict[str, float]:
     """
     figures = {}
     for num_devices, batch in ((1, 1), (1, 4), (1, 0), (2, 1)):
-        work = {"seeds": 16, "total_steps": STEPS[16], "chunks": config.pieces, "layout": [num_devices, batch]}
+        work = {**PPO, "seeds": 16, "total_steps": STEPS[16], "chunks": config.pieces, "layout": [num_devices, batch]}
         row = measure(sys.executable, OURS, settings={**SAME, **SHAPES["4x128"]}, **work)
         figures[f"steps_per_second_layout_{num_devices}x{batch}"] = row["steps_per_second"]
         Console().print(f"layout {num_devices} x {batch}: {row['steps_per_second']:,.0f} steps/s", highlight=False)

@@ -9,21 +9,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.networks import ActorCritic, encode, resolve_torso
+from jaxrl.agents.common import check_normalizable, init_obs_moments, init_reward_scaler, scale_rewards
+from jaxrl.networks import ActorCritic, RecurrentActorCritic, Torso, encode, resolve_torso
 from jaxrl.ops.distributions import num_policy_outputs, policy
 from jaxrl.ops.minibatch import descend, init_optimizer, minibatches
-from jaxrl.ops.returns import discounted_return_so_far
-from jaxrl.ops.statistics import RunningMoments, init_moments, normalize, scale, update_moments
+from jaxrl.ops.statistics import normalize, update_moments
 from jaxrl.spaces import Box, Space
 from jaxrl.types import Agent, Key, Metrics, Objective, Params, Progress, Rollout
-
-
-@struct.dataclass
-class RewardScaler:
-    """What divides rewards: moments of the discounted return so far, and that return at the last step, [B]."""
-
-    moments: RunningMoments
-    returns: jax.Array
 
 
 @struct.dataclass
@@ -46,7 +38,7 @@ class ActorCriticState:
 
 
 def actor_critic(objective: Objective, obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
-    """An on-policy agent.
+    """An on-policy agent, feed-forward or with a memory.
 
     Args:
       objective: what is optimised (`jaxrl.objectives`).
@@ -54,55 +46,56 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
       config: has the static fields of `PPOConfig` that shape network and update.
       hp: has `learning_rate`, `max_grad_norm`, `gamma`; numbers, may be traced.
     Returns:
-      An `Agent` whose `update` takes a Rollout [T, B]; `extras` are the network's outputs.
+      An `Agent` whose `update` takes a Rollout [T, B]; `extras` are the network's outputs. Its memory is `()`, or
+      with `config.memory = "gru"` an array [B, memory_size], reset before a first observation is taken in.
     Raises:
       ValueError: for an action space that no policy covers, or a torso that does not fit the observations.
     """
-    if config.normalize_obs and not isinstance(obs_space, Box):
-        raise ValueError(f"normalize_obs = True needs observations in a Box, got {obs_space}; set it to False")
-    network = ActorCritic(
-        num_policy_outputs=num_policy_outputs(action_space),
-        heads=(("value", 1), *objective.heads(action_space).items()),
-        log_std=isinstance(action_space, Box),
-        hidden_sizes=config.hidden_sizes,
-        activation=config.activation,
-        torso=resolve_torso(config.torso, obs_space),
-        shared_torso=config.shared_torso,
-    )
+    check_normalizable(config, obs_space)
+    recurrent = config.memory != "none"
+    network = _network(objective, obs_space, action_space, config)
     tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), _direction(config.optimizer))
 
-    def init(key: Key, obs_space: Space, action_space: Space) -> ActorCriticState:
-        params = network.init(key, encode(obs_space, jnp.zeros((1, *obs_space.shape), obs_space.dtype)))
-        moments = init_moments(obs_space.shape) if config.normalize_obs else ()
-        scaler = RewardScaler(init_moments(()), jnp.zeros(config.num_envs)) if config.normalize_reward else ()
-        return ActorCriticState(params, init_optimizer(tx, params), objective.init(), moments, scaler)
+    def memory(num_envs: int) -> Any:
+        return jnp.zeros((num_envs, config.memory_size)) if recurrent else ()
 
-    def outputs_at(params: Params, moments: Any, obs: jax.Array) -> dict[str, Any]:
-        x = normalize(moments, obs) if config.normalize_obs else obs
-        outputs: Any = network.apply(params, encode(obs_space, x))
+    def init(key: Key, obs_space: Space, action_space: Space) -> ActorCriticState:
+        x = encode(obs_space, jnp.zeros((1, *obs_space.shape), obs_space.dtype))
+        params = network.init(key, memory(1), x, jnp.ones((1, 1), bool)) if recurrent else network.init(key, x)
+        opt_state, moments = init_optimizer(tx, params), init_obs_moments(config, obs_space)
+        return ActorCriticState(params, opt_state, objective.init(), moments, init_reward_scaler(config))
+
+    def outputs_at(params: Params, moments: Any, obs: jax.Array, memory: Any, is_first: Any) -> tuple[Any, Any]:
+        """Outputs [N] at observations [N, …], and the memory after them; with one, N = T * B, and flags are [T, B]."""
+        x = encode(obs_space, normalize(moments, obs) if config.normalize_obs else obs)
+        outputs: Any
+        if recurrent:
+            memory, outputs = network.apply(params, memory, x, is_first)
+        else:
+            outputs = network.apply(params, x)
         distribution = policy(action_space, outputs["policy"], outputs.pop("log_std", None))
-        return outputs | {"policy": distribution, "value": outputs["value"][..., 0]}
+        return outputs | {"policy": distribution, "value": outputs["value"][..., 0]}, memory
 
     def act(
         key: Key, state: ActorCriticState, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
     ) -> tuple[jax.Array, Any, dict[str, Any]]:
-        outputs = outputs_at(state.params, state.obs_moments, obs)
+        outputs, memory = outputs_at(state.params, state.obs_moments, obs, memory, is_first[None] if recurrent else ())
         distribution = outputs["policy"]
         return distribution.sample(key) if explore else distribution.mode(), memory, outputs
 
     def update(
         key: Key, state: ActorCriticState, rollout: Rollout, progress: Progress
     ) -> tuple[ActorCriticState, Metrics]:
-        scaler, rollout = _scale_rewards(state.reward_scaler, rollout, hp.gamma)
+        scaler, rollout = scale_rewards(state.reward_scaler, rollout, hp.gamma)
         targets, objective_state = objective.prepare(
             state.objective, rollout.extras, rollout.next_extras, rollout, progress
         )
-        samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (rollout.obs, targets))
-        batches = minibatches(key, samples, config.num_epochs, config.num_minibatches)
+        batches = (_shuffle_environments if recurrent else _shuffle_samples)(key, rollout, targets, config)
 
         def loss(params: Params, batch: Any) -> tuple[jax.Array, Metrics]:
-            obs, batch_targets = batch
-            return objective.loss(objective_state, outputs_at(params, state.obs_moments, obs), batch_targets)
+            obs, memory, is_first, batch_targets = batch
+            outputs, _ = outputs_at(params, state.obs_moments, obs, memory, is_first)
+            return objective.loss(objective_state, outputs, batch_targets)
 
         remaining = 1.0 - progress.fraction if config.anneal_learning_rate else 1.0
         params, opt_state, metrics = descend(
@@ -113,7 +106,24 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
         objective_state = objective.finish(objective_state, metrics)
         return ActorCriticState(params, opt_state, objective_state, moments, scaler), metrics
 
-    return Agent(init, lambda num_envs: (), act, update)
+    return Agent(init, memory, act, update)
+
+
+def _network(objective: Objective, obs_space: Space, action_space: Space, config: Any) -> Any:
+    torso = resolve_torso(config.torso, obs_space)
+    recurrent = config.memory != "none"
+    heads = ActorCritic(
+        num_policy_outputs=num_policy_outputs(action_space),
+        heads=(("value", 1), *objective.heads(action_space).items()),
+        log_std=isinstance(action_space, Box),
+        hidden_sizes=(config.memory_size,) if recurrent else config.hidden_sizes,
+        activation=config.activation,
+        torso="mlp" if recurrent else torso,
+        shared_torso=config.shared_torso,
+    )
+    if not recurrent:
+        return heads
+    return RecurrentActorCritic(Torso(config.hidden_sizes, config.activation, torso), config.memory_size, heads)
 
 
 def _direction(optimizer: str) -> optax.GradientTransformation:
@@ -122,10 +132,16 @@ def _direction(optimizer: str) -> optax.GradientTransformation:
     return optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False)
 
 
-def _scale_rewards(scaler: Any, rollout: Rollout, gamma: jax.Array | float) -> tuple[Any, Rollout]:
-    """Divides rewards by the deviation of discounted returns, this rollout's included."""
-    if not isinstance(scaler, RewardScaler):
-        return scaler, rollout
-    returns = discounted_return_so_far(rollout.reward, rollout.is_first, scaler.returns, gamma)
-    moments = update_moments(scaler.moments, returns)
-    return RewardScaler(moments, returns[-1]), rollout._replace(reward=scale(moments, rollout.reward))
+def _shuffle_samples(key: Key, rollout: Rollout, targets: Any, config: Any) -> Any:
+    """Minibatches (obs [n, …], (), (), targets [n]) of any samples, stacked on a first axis."""
+    samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (rollout.obs, (), (), targets))
+    return minibatches(key, samples, config.num_epochs, config.num_minibatches)
+
+
+def _shuffle_environments(key: Key, rollout: Rollout, targets: Any, config: Any) -> Any:
+    """Minibatches (obs [T * b, …], memory [b, M], is_first [T, b], targets [T * b]) of b whole environments."""
+    sequences = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), (rollout.obs, rollout.is_first, targets))
+    batches = minibatches(key, (rollout.memory, sequences), config.num_epochs, config.num_minibatches)
+    memory, (obs, is_first, targets) = batches[0], jax.tree.map(lambda leaf: leaf.swapaxes(1, 2), batches[1])
+    obs, targets = jax.tree.map(lambda leaf: leaf.reshape(len(leaf), -1, *leaf.shape[3:]), (obs, targets))
+    return obs, memory, is_first, targets

@@ -1,7 +1,8 @@
-"""The one rollout: an agent and a vectorised environment, for a fixed number of steps."""
+"""The one rollout: an agent and a vectorised environment, for a fixed number of steps; on-policy or for replay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxrl.ops.distributions import to_environment
-from jaxrl.types import Agent, Key, Metrics, Rollout, Timestep
+from jaxrl.types import Agent, Key, Metrics, Rollout, Timestep, Transition
+
+Answer = tuple[jax.Array, Any, Timestep]  # the policy's action, the agent's extras, and the environment's timestep
 
 
 @struct.dataclass
@@ -84,30 +87,19 @@ def rollout(
     """
     first = now
 
-    def body(carry: tuple[Interaction, Any], inputs: tuple[Key, jax.Array]) -> tuple[tuple[Interaction, Any], Any]:
-        now, (returns, lengths) = carry
-        keys, is_last = inputs
-        after, action, extras, timestep = interact(keys[:2], agent, agent_state, env, env_params, now, True)
+    def row(now: Interaction, after: Interaction, answer: Answer, is_last: jax.Array, key: Key) -> Any:
+        action, extras, timestep = answer
         ask = timestep.truncated | is_last
 
         def final_extras() -> Any:
             never = jnp.zeros_like(ask)
-            return agent.act(keys[2], agent_state, after.memory, timestep.final_obs, never, True)[2]
+            return agent.act(key, agent_state, after.memory, timestep.final_obs, never, True)[2]
 
         final = jax.lax.cond(jnp.any(ask), final_extras, lambda: jax.tree.map(jnp.zeros_like, extras))
-        # Sums over finished episodes travel in the carry: what is stacked costs a write per step.
-        ended = after.is_first
-        finished = (
-            returns + jnp.where(ended, after.episode_return, 0.0),
-            lengths + jnp.where(ended, after.episode_length, 0),
-        )
-        row = (now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, extras, final)
-        return (after, finished), row
+        return now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, extras, final
 
-    is_last = jnp.arange(num_steps) == num_steps - 1
-    nothing = (jnp.zeros_like(now.episode_return), jnp.zeros_like(now.episode_length))
-    (now, finished), row = jax.lax.scan(body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last))
-    obs, action, reward, terminated, truncated, extras, final = row
+    now, rows, metrics = _steps(key, agent, agent_state, env, env_params, now, num_steps, row)
+    obs, action, reward, terminated, truncated, extras, final = rows
     done = terminated | truncated
     is_first = jnp.concatenate([first.is_first[None], done[:-1]])
     ask = truncated.at[-1].set(True)
@@ -118,7 +110,52 @@ def rollout(
 
     next_extras = jax.tree.map(successor, final, extras)
     experience = Rollout(obs, action, reward, terminated, truncated, is_first, extras, next_extras, first.memory)
-    return now, experience, episode_metrics(done.sum(), finished[0].sum(), finished[1].sum())
+    return now, experience, metrics
+
+
+def transitions(
+    key: Key, agent: Agent, agent_state: Any, env: Any, env_params: Any, now: Interaction, num_steps: int
+) -> tuple[Interaction, Transition, Metrics]:
+    """`num_steps` steps of exploration, as `rollout`, in the form that replay buffers store: leaves [T, B, …]."""
+
+    def row(now: Interaction, after: Interaction, answer: Answer, is_last: jax.Array, key: Key) -> Transition:
+        action, _, step = answer
+        return Transition(now.obs, action, step.reward, step.terminated, step.truncated, step.final_obs)
+
+    return _steps(key, agent, agent_state, env, env_params, now, num_steps, row)
+
+
+def _steps(  # noqa: PLR0913 - `rollout`'s, and what is kept of a step
+    key: Key,
+    agent: Agent,
+    agent_state: Any,
+    env: Any,
+    env_params: Any,
+    now: Interaction,
+    num_steps: int,
+    row: Callable[[Interaction, Interaction, Answer, jax.Array, Key], Any],
+) -> tuple[Interaction, Any, Metrics]:
+    """The one scan over environment steps; `row(before, after, answer, is_last, key)` says what is kept of each."""
+
+    def body(carry: tuple[Interaction, Any], inputs: tuple[Key, jax.Array]) -> tuple[tuple[Interaction, Any], Any]:
+        now, (returns, lengths, count) = carry
+        keys, is_last = inputs
+        after, action, extras, timestep = interact(keys[:2], agent, agent_state, env, env_params, now, True)
+        # Sums over finished episodes travel in the carry: what is stacked costs a write per step.
+        ended = after.is_first
+        finished = (
+            returns + jnp.where(ended, after.episode_return, 0.0),
+            lengths + jnp.where(ended, after.episode_length, 0),
+            count + ended,
+        )
+        return (after, finished), row(now, after, (action, extras, timestep), is_last, keys[2])
+
+    is_last = jnp.arange(num_steps) == num_steps - 1
+    zeros = jnp.zeros_like(now.episode_length)
+    nothing = (jnp.zeros_like(now.episode_return), zeros, zeros)
+    (now, finished), rows = jax.lax.scan(body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last))
+    returns, lengths, count = (total.sum() for total in finished)
+    return now, rows, episode_metrics(count, returns, lengths)
 
 
 def episode_metrics(count: jax.Array, returns: jax.Array, lengths: jax.Array) -> Metrics:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl.ops.returns import gae
-from jaxrl.types import Rollout
+from jaxrl.types import Progress, Rollout
 
 ADVANTAGE_NORMALIZATIONS = ("minibatch", "batch", "none")
 
@@ -20,8 +21,10 @@ class AdvantageTargets(NamedTuple):
       action: as sampled.
       log_prob: of `action` under the policy that sampled it.
       advantage: reward units, or standard deviations when normalised over the batch.
-      returns: the λ-return, the target of "value".
+      returns: the target of "value".
       value: the prediction at collection.
+      weight: of the sample in everything that trains the policy, in [0, 1]; `None` for ones.
+      policy: the distribution that sampled `action`; `None` unless a regulariser needs it.
     """
 
     action: jax.Array
@@ -29,23 +32,41 @@ class AdvantageTargets(NamedTuple):
     advantage: jax.Array
     returns: jax.Array
     value: jax.Array
+    weight: jax.Array | None = None
+    policy: Any = None
 
 
-def advantage_targets(
-    outputs: dict[str, Any], next_outputs: dict[str, Any], rollout: Rollout, hp: Any, normalization: str
-) -> AdvantageTargets:
-    """GAE over a rollout. `hp` has `gamma` and `gae_lambda`; `normalization` as in `standardize`."""
-    value, next_value = outputs["value"], next_outputs["value"]
-    advantage = gae(rollout.reward, rollout.terminated, rollout.truncated, value, next_value, hp.gamma, hp.gae_lambda)
-    returns = advantage + value
-    if normalization == "batch":
-        advantage = standardize(advantage)
-    return AdvantageTargets(rollout.action, outputs["policy"].log_prob(rollout.action), advantage, returns, value)
+def gae_advantage(hp: Any) -> Callable[..., tuple[jax.Array, jax.Array, Any]]:
+    """The usual advantage slot: GAE, with λ-returns as value targets. `hp` has `gamma` and `gae_lambda`."""
+
+    def advantage(
+        state: Any,
+        outputs: dict[str, Any],
+        next_outputs: dict[str, Any],
+        rollout: Rollout,
+        progress: Progress,
+        weight: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        flags, values = (rollout.terminated, rollout.truncated), (outputs["value"], next_outputs["value"])
+        advantage = gae(rollout.reward, *flags, *values, hp.gamma, hp.gae_lambda)
+        return advantage, advantage + outputs["value"], state
+
+    return advantage
 
 
-def standardize(x: jax.Array) -> jax.Array:
-    """Mean 0 and standard deviation 1 over all elements."""
-    return (x - x.mean()) / (x.std() + 1e-8)
+def weighted_mean(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """`sum w x / sum w`; the plain mean without weights, and 0 where they are all 0."""
+    if weight is None:
+        return x.mean()
+    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1e-8)
+
+
+def standardize(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean 0 and standard deviation 1 over all elements, each counted with its weight."""
+    if weight is None:
+        return (x - x.mean()) / (x.std() + 1e-8)
+    centred = x - weighted_mean(x, weight)
+    return centred / (jnp.sqrt(weighted_mean(centred**2, weight)) + 1e-8)
 
 
 def value_loss(value: jax.Array, targets: AdvantageTargets, clip_eps: jax.Array | float | None = None) -> jax.Array:

@@ -1,20 +1,47 @@
-"""Proximal policy optimisation with the clipped ratio."""
+"""Proximal policy optimisation with the clipped ratio; bounds may be uneven."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import AdvantageTargets, advantage_targets, no_heads, no_state, standardize, unchanged
-from jaxrl.objectives.common import value_loss as value_loss_fn
-from jaxrl.types import Metrics, Objective, Progress, Rollout
+from jaxrl.objectives.common import gae_advantage, weighted_mean
+from jaxrl.objectives.host import Slots, assemble
+from jaxrl.types import Metrics, Objective
+
+Bounds = tuple[jax.Array | float, jax.Array | float]  # (low, high) of the ratio
 
 
-def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, clip_eps: jax.Array | float) -> jax.Array:
-    """The pessimistic bound `min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`, per element."""
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
+def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, bounds: Bounds) -> jax.Array:
+    """The pessimistic bound `min(ratio * A, clip(ratio, low, high) * A)`, per element."""
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, *bounds) * advantage)
+
+
+def clip_metrics(ratio: jax.Array, bounds: Bounds, weight: jax.Array | None = None) -> Metrics:
+    """Shares of ratios outside the bounds, above and below."""
+    up, down = weighted_mean(ratio > bounds[1], weight), weighted_mean(ratio < bounds[0], weight)
+    return {
+        "policy/clip_fraction": up + down,
+        "policy/clip_fraction_up": up,
+        "policy/clip_fraction_down": down,
+    }
+
+
+def clip_between(bounds: Bounds) -> Callable[..., tuple[jax.Array, Metrics]]:
+    """A clip slot with the same bounds for every batch."""
+
+    def clip(ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
+        return clipped_surrogate(ratio, advantage, bounds), clip_metrics(ratio, bounds, weight)
+
+    return clip
+
+
+def ppo_bounds(hp: Any) -> Bounds:
+    """`(1 - clip_eps, 1 + clip_eps)`."""
+    return 1.0 - hp.clip_eps, 1.0 + hp.clip_eps
 
 
 def ppo_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: bool = False) -> Objective:
@@ -27,27 +54,17 @@ def ppo_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: b
     References:
       Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9.
     """
+    return assemble(hp, Slots(gae_advantage(hp), clip=clip_between(ppo_bounds(hp))), normalize_advantage, clip_value)
 
-    def prepare(
-        state: Any, outputs: dict[str, Any], next_outputs: dict[str, Any], rollout: Rollout, progress: Progress
-    ) -> tuple[AdvantageTargets, Any]:
-        return advantage_targets(outputs, next_outputs, rollout, hp, normalize_advantage), state
 
-    def loss(state: Any, outputs: dict[str, Any], targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:
-        advantage = standardize(targets.advantage) if normalize_advantage == "minibatch" else targets.advantage
-        log_ratio = outputs["policy"].log_prob(targets.action) - targets.log_prob
-        ratio = jnp.exp(log_ratio)
-        policy_loss = -clipped_surrogate(ratio, advantage, hp.clip_eps).mean()
-        value_loss = value_loss_fn(outputs["value"], targets, hp.clip_eps if clip_value else None)
-        entropy = outputs["policy"].entropy().mean()
-        total = policy_loss + hp.vf_coef * value_loss - hp.ent_coef * entropy
-        return total, {
-            "loss/policy": policy_loss,
-            "loss/value": value_loss,
-            "policy/entropy": entropy,
-            # The estimator of Schulman's "Approximating KL divergence": never negative, unbiased at the old policy.
-            "policy/approx_kl": (ratio - 1.0 - log_ratio).mean(),
-            "policy/clip_fraction": (jnp.abs(ratio - 1.0) > hp.clip_eps).mean(),
-        }
+def clip_higher_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: bool = False) -> Objective:
+    """PPO with a wider bound above: unlikely actions may gain more probability per update.
 
-    return Objective(no_heads, no_state, prepare, loss, unchanged)
+    Args:
+      hp: as in `ppo_objective`, and `clip_eps_high`: the ratio lies in `[1 - clip_eps, 1 + clip_eps_high]`.
+      normalize_advantage, clip_value: as in `ppo_objective`.
+    References:
+      Yu et al. 2025 (DAPO), arXiv:2503.14476, sec. 3.1.
+    """
+    clip = clip_between((1.0 - hp.clip_eps, 1.0 + hp.clip_eps_high))
+    return assemble(hp, Slots(gae_advantage(hp), clip=clip), normalize_advantage, clip_value)

@@ -47,6 +47,10 @@ class Categorical:
         """[...] nats."""
         return -_sum_where_probable(jax.nn.log_softmax(self.logits), jax.nn.log_softmax(self.logits))
 
+    def mean_of(self, values: jax.Array) -> jax.Array:
+        """[...] expectation of `values` [..., A], one per action."""
+        return jnp.sum(jax.nn.softmax(self.logits) * values, -1)
+
     def kl(self, other: Categorical) -> jax.Array:
         """[...] KL(self || other), nats."""
         log_p = jax.nn.log_softmax(self.logits)
@@ -131,6 +135,89 @@ class DiagNormal:
         ratio = jnp.exp(2.0 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         return 0.5 * jnp.sum(ratio + distance - 1.0 - 2.0 * (self.log_std - other.log_std), -1)
+
+
+@struct.dataclass
+class TanhNormal:
+    """A diagonal Gaussian, squashed by tanh into a box; the last axis is one action of dimension D.
+
+    Densities are of the action, and computed from the Gaussian's own sample u, never from `atanh(action)`.
+
+    Attributes:
+      base: of u, [..., D].
+      low, high: the box, broadcast against D.
+    """
+
+    base: DiagNormal
+    low: jax.Array
+    high: jax.Array
+
+    def to_action(self, u: jax.Array) -> jax.Array:
+        """[..., D] in [low, high]."""
+        return self.low + 0.5 * (jnp.tanh(u) + 1.0) * (self.high - self.low)
+
+    def log_det(self, u: jax.Array) -> jax.Array:
+        """[...] log-determinant of `to_action` at u; exact for large |u|, where log(1 - tanh(u)^2 + eps) is not."""
+        squash = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+        return jnp.sum(squash + jnp.log(0.5 * (self.high - self.low)), -1)
+
+    def sample_base(self, key: Key) -> jax.Array:
+        """u [..., D], differentiable in the parameters."""
+        return self.base.sample(key)
+
+    def sample(self, key: Key) -> jax.Array:
+        """[..., D] actions."""
+        return self.to_action(self.sample_base(key))
+
+    def mode(self) -> jax.Array:
+        """[..., D], the action at the Gaussian's mean."""
+        return self.to_action(self.base.mode())
+
+    def log_prob_base(self, u: jax.Array) -> jax.Array:
+        """[...] log-density of the action at u."""
+        return self.base.log_prob(u) - self.log_det(u)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, jax.Array]:
+        """Actions [..., D] and their log-densities [...]."""
+        u = self.sample_base(key)
+        return self.to_action(u), self.log_prob_base(u)
+
+
+@struct.dataclass
+class TanhMixture:
+    """K squashed Gaussians, of which a categorical gate chooses one; as `TanhNormal` otherwise.
+
+    Attributes:
+      gate: over primitives, logits [..., K].
+      primitives: leaves of `base` [..., K, D].
+    """
+
+    gate: Categorical
+    primitives: TanhNormal
+
+    def sample(self, key: Key) -> jax.Array:
+        """[..., D] actions."""
+        return self.sample_and_log_prob(key)[0]
+
+    def mode(self) -> jax.Array:
+        """[..., D], the mode of the likeliest primitive."""
+        return self._chosen(self.gate.mode(), self.primitives.mode())
+
+    def log_prob_base(self, u: jax.Array) -> jax.Array:
+        """[...] log-density, under the mixture, of the action at u [..., D]."""
+        of_each = self.primitives.base.log_prob(u[..., None, :])
+        mixed = jax.nn.logsumexp(jax.nn.log_softmax(self.gate.logits) + of_each, -1)
+        return mixed - self.primitives.log_det(u)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, jax.Array]:
+        """Actions [..., D] and their log-densities [...] under the mixture."""
+        key_gate, key_base = jax.random.split(key)
+        u = self._chosen(self.gate.sample(key_gate), self.primitives.sample_base(key_base))
+        return self.primitives.to_action(u), self.log_prob_base(u)
+
+    def _chosen(self, index: jax.Array, of_each: jax.Array) -> jax.Array:
+        chosen = index[..., None] == jnp.arange(of_each.shape[-2])
+        return jnp.sum(jnp.where(chosen[..., None], of_each, 0.0), -2)
 
 
 Policy = Categorical | MultiCategorical | DiagNormal

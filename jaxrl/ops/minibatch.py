@@ -101,3 +101,22 @@ def descend(
 def init_optimizer(tx: optax.GradientTransformation, params: Params) -> Any:
     """The optimiser's state for `descend`: of the parameters as one vector."""
     return tx.init(ravel_pytree(params)[0])
+
+
+def gradient_step(  # noqa: PLR0913 - `descend`'s, of one batch
+    loss: LossFn,
+    tx: optax.GradientTransformation,
+    params: Params,
+    opt_state: Any,
+    batch: Any,
+    step_size: jax.Array | float,
+) -> tuple[Params, Any, Any]:
+    """One optimiser step: `descend` for a loop of its own, whose loss may return anything beside the scalar.
+
+    Returns:
+      params, opt_state, and what `loss` returned beside the scalar.
+    """
+    vector, unravel = ravel_pytree(params)
+    grad, rest = jax.grad(lambda flat: loss(unravel(flat), batch), has_aux=True)(vector)
+    direction, opt_state = tx.update(grad, opt_state, vector)
+    return unravel(vector - step_size * direction), opt_state, rest

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxrl.types import Rollout
+
 
 def discounted_sum(delta: jax.Array, decay: jax.Array, unroll: int = 4) -> jax.Array:
     """The recursion under every estimator: `x_t = delta_t + decay_t * x_{t+1}`, with `x_T = 0`.
@@ -83,6 +85,46 @@ def lambda_return(
     trace = jnp.where(terminated | truncated, 0.0, gae_lambda).at[-1].set(0.0)
     bootstrap = jnp.where(terminated, 0.0, next_value)
     return discounted_sum(reward + gamma * (1.0 - trace) * bootstrap, gamma * trace)
+
+
+def vtrace(
+    rollout: Rollout,
+    value: jax.Array,
+    next_value: jax.Array,
+    ratio: jax.Array,
+    gamma: jax.Array | float,
+    gae_lambda: jax.Array | float,
+    rho_max: jax.Array | float = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+    """V-trace: value targets and advantages of a target policy, from the experience of another.
+
+    Args:
+      rollout: of which `reward`, `terminated` and `truncated` are read, [T, B].
+      value, next_value: [T, B], V(obs_t) and V(final_obs_t).
+      ratio: [T, B], probability of the action under the target policy over that under the behaviour policy.
+      gamma, gae_lambda: scalars in [0, 1]; may be traced. The paper's trace has gae_lambda = 1.
+      rho_max: scalar > 0, cap of the ratio in TD errors and advantages; in the trace it is capped at 1.
+    Returns:
+      Value targets and advantages, [T, B] each, in the units of reward. With ratio 1 and gae_lambda 1 the targets are
+      `gae + value`.
+    Raises:
+      ValueError: if the shapes differ.
+    References:
+      Espeholt et al. 2018, arXiv:1802.01561, sec. 4.1. Differs: truncation bootstraps from V(final_obs).
+    """
+    reward, terminated, truncated = rollout.reward, rollout.terminated, rollout.truncated
+    _check_shapes(
+        reward=reward, terminated=terminated, truncated=truncated, value=value, next_value=next_value, ratio=ratio
+    )
+    done = terminated | truncated
+    rho = jnp.minimum(rho_max, ratio)
+    bootstrap = jnp.where(terminated, 0.0, next_value)
+    delta = rho * (reward + gamma * bootstrap - value)
+    target = value + discounted_sum(delta, jnp.where(done, 0.0, gamma * gae_lambda * jnp.minimum(1.0, ratio)))
+    # What follows the last step, or an end, is outside of the trace: its value is the successor's own.
+    outside = done.at[-1].set(True)
+    next_target = jnp.where(outside, bootstrap, jnp.roll(target, -1, axis=0))
+    return target, rho * (reward + gamma * next_target - value)
 
 
 def discounted_return_so_far(

@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import on_policy
+from jaxrl.presets import off_policy, on_policy
 from jaxrl.presets.base import Preset
+from jaxrl.presets.off_policy import (
+    DQNConfig,
+    DQNHparams,
+    DSACTConfig,
+    DSACTHparams,
+    MDPOOffConfig,
+    MDPOOffHparams,
+    PMOEConfig,
+    PMOEHparams,
+    SACConfig,
+    SACHparams,
+    TD3Config,
+    TD3Hparams,
+    dqn,
+    dsac_t,
+    mdpo_off,
+    pmoe,
+    sac,
+    td3,
+)
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
+from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
+from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.settings import suggest
 
-PRESETS: dict[str, Preset] = {**on_policy.PRESETS}
+PRESETS: dict[str, Preset] = {**on_policy.PRESETS, **PQN_PRESETS, **off_policy.PRESETS}
 
-__all__ = ["PRESETS", "PPOConfig", "PPOHparams", "Preset", "a2c", "find_preset", "on_policy_agent", "ppo"]
+__all__ = [
+    "DQNConfig",
+    "DQNHparams",
+    "DSACTConfig",
+    "DSACTHparams",
+    "MDPOOffConfig",
+    "MDPOOffHparams",
+    "PMOEConfig",
+    "PMOEHparams",
+    "PPOConfig",
+    "PPOHparams",
+    "PQNConfig",
+    "PQNHparams",
+    "PRESETS",
+    "Preset",
+    "SACConfig",
+    "SACHparams",
+    "TD3Config",
+    "TD3Hparams",
+    "a2c",
+    "dqn",
+    "dsac_t",
+    "find_preset",
+    "mdpo_off",
+    "on_policy_agent",
+    "pmoe",
+    "ppo",
+    "pqn",
+    "pqn_agent",
+    "sac",
+    "td3",
+]
 
 
 def find_preset(name: str) -> Preset:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxrl.algorithm import Algorithm
+from jaxrl.networks import ACTIVATIONS, TORSOS
+from jaxrl.settings import check_choice
 from jaxrl.types import Agent
 
 
@@ -18,6 +20,7 @@ class Preset(NamedTuple):
       agent: `(env, config, hparams, env_params) -> Agent`; raises ValueError where the environment does not fit.
       make: `(env, config, hparams, env_params) -> Algorithm`, whose state has the agent's as `agent`.
       overrides: `{environment family: {setting: value}}`, published settings that suit a family better.
+      action_spaces: which it takes, for people to read.
     """
 
     summary: str
@@ -27,3 +30,42 @@ class Preset(NamedTuple):
     agent: Callable[..., Agent]
     make: Callable[..., Algorithm]
     overrides: dict[str, dict[str, Any]]
+    action_spaces: str = "Discrete, MultiDiscrete, Box"
+
+
+def check_network(config: Any) -> None:
+    """Raises ValueError unless `activation`, `torso` and `hidden_sizes` of `config` describe a network."""
+    check_choice("activation", config.activation, ACTIVATIONS)
+    check_choice("torso", config.torso, TORSOS)
+    if any(size < 1 for size in config.hidden_sizes):
+        raise ValueError(f"hidden_sizes = {config.hidden_sizes}: expected widths >= 1, as in (64, 64)")
+
+
+def check_lengths(config: Any, whole_environments: bool = False) -> None:
+    """Raises ValueError unless minibatches are of one size, and `total_steps` has room for one update.
+
+    Args:
+      config: has `total_steps`, `num_envs`, `num_steps`, `num_minibatches`, `num_updates`.
+      whole_environments: minibatches are of environments, not of steps.
+    """
+    if config.num_updates >= 2**31:
+        raise ValueError(f"total_steps = {config.total_steps}: expected fewer than 2^31 updates")
+    batch = config.num_envs * config.num_steps
+    if whole_environments:
+        _check_divides(config.num_minibatches, "num_envs", config.num_envs, " (minibatches are of whole environments)")
+    _check_divides(config.num_minibatches, "num_envs * num_steps", batch)
+    if config.total_steps < batch:
+        raise ValueError(
+            f"total_steps = {config.total_steps} is less than one update of num_envs * num_steps = {batch} steps; "
+            f"use at least {batch}, or fewer num_envs or num_steps"
+        )
+
+
+def _check_divides(num_minibatches: int, name: str, total: int, why: str = "") -> None:
+    if total % num_minibatches:
+        fits = [m for m in range(1, total + 1) if total % m == 0]
+        near = sorted(sorted(fits, key=lambda m: abs(m - num_minibatches))[:2])
+        raise ValueError(
+            f"{name} = {total} is not divisible by num_minibatches = {num_minibatches}{why}; "
+            f"use {' or '.join(map(str, near))}"
+        )

@@ -11,16 +11,21 @@ from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.loops.on_policy import on_policy
-from jaxrl.networks import ACTIVATIONS, TORSOS
+from jaxrl.networks import MEMORIES
 from jaxrl.objectives import OBJECTIVES
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
-from jaxrl.presets.base import Preset
+from jaxrl.presets.base import Preset, check_lengths, check_network
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Objective
 
 _PUREJAXRL = "purejaxrl ppo.py"
 _PPO = "Schulman et al. 2017, arXiv:1707.06347"
 _OURS = "jaxrl"
+_DAPO = "Yu et al. 2025, arXiv:2503.14476"
+_DPO = "purejaxrl dpo_continuous_action.py"
+_VTRACE = "Espeholt et al. 2018, arXiv:1802.01561"
+_BAPO = "Xi et al. 2025, arXiv:2510.18927"
+_RISK = "Ren et al. 2025, arXiv:2510.00911"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,12 @@ class PPOConfig:
     num_epochs: int = setting(4, "passes over each rollout", _PUREJAXRL)
     num_minibatches: int = setting(4, "minibatches per pass; divides num_envs * num_steps", _PUREJAXRL)
     objective: str = setting("ppo", "what is optimised; see `jaxrl list objectives`", _PPO)
-    normalize_advantage: str = setting("minibatch", "over a minibatch, over the batch, or none", _PUREJAXRL)
+    normalize_advantage: str = setting(
+        "minibatch", "over a minibatch, over the batch, or none; not for objectives of whole episodes", _PUREJAXRL
+    )
+    group_size: int = setting(
+        0, "objectives grpo, rloo, lite_ppo, bnpo: neighbouring environments that are one group; 0 for all", _OURS
+    )
     clip_value: bool = setting(False, "hold the value within clip_eps of its old prediction, too", _OURS)
     anneal_learning_rate: bool = setting(True, "learning rate falls linearly to zero", _PUREJAXRL)
     optimizer: str = setting("adam", "adam or rmsprop", _PUREJAXRL)
@@ -41,33 +51,26 @@ class PPOConfig:
     activation: str = setting("tanh", "tanh, relu, swish, gelu or elu", _PUREJAXRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
     shared_torso: bool = setting(False, "policy and value share their hidden layers", _PUREJAXRL)
+    memory: str = setting("none", "none, or gru: a recurrent layer behind the torso", _OURS)
+    memory_size: int = setting(128, "width of the memory, and of a hidden layer behind it", "purejaxrl ppo_rnn.py")
     normalize_obs: bool = setting(False, "standardise observations with running moments", _PUREJAXRL)
     normalize_reward: bool = setting(False, "divide rewards by the deviation of the discounted return", _PUREJAXRL)
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches")
+        check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches", "memory_size")
+        check_at_least(self, 0, "group_size")
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
         check_choice("optimizer", self.optimizer, ("adam", "rmsprop"))
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("torso", self.torso, TORSOS)
-        if self.num_updates >= 2**31:
-            raise ValueError(f"total_steps = {self.total_steps}: expected fewer than 2^31 updates")
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes = {self.hidden_sizes}: expected widths >= 1, as in (64, 64)")
-        batch = self.num_envs * self.num_steps
-        if batch % self.num_minibatches:
-            fits = [m for m in range(1, batch + 1) if batch % m == 0]
-            near = sorted(sorted(fits, key=lambda m: abs(m - self.num_minibatches))[:2])
+        check_choice("memory", self.memory, MEMORIES)
+        check_network(self)
+        check_lengths(self, whole_environments=self.memory != "none")
+        if self.group_size and self.num_envs % self.group_size:
+            fits = [size for size in range(1, self.num_envs + 1) if self.num_envs % size == 0]
             raise ValueError(
-                f"num_envs * num_steps = {batch} is not divisible by num_minibatches = {self.num_minibatches}; "
-                f"use {' or '.join(map(str, near))}"
-            )
-        if self.total_steps < batch:
-            raise ValueError(
-                f"total_steps = {self.total_steps} is less than one update of num_envs * num_steps = {batch} steps; "
-                f"use at least {batch}, or fewer num_envs or num_steps"
+                f"num_envs = {self.num_envs} is not divisible by group_size = {self.group_size}; "
+                f"use 0 for all environments, or {min(fits, key=lambda size: abs(size - self.group_size))}"
             )
 
     @property
@@ -92,6 +95,26 @@ class PPOHparams:
     vf_coef: Any = setting(0.5, "weight of the value loss", _PUREJAXRL, low=0.0)
     ent_coef: Any = setting(0.01, "weight of the entropy bonus", _PUREJAXRL)
     max_grad_norm: Any = setting(0.5, "global norm to which gradients are clipped", _PUREJAXRL, low=0.0)
+    clip_eps_high: Any = setting(0.28, "objective clip_higher: width of the clip interval above 1", _DAPO, low=0.0)
+    kl_coef: Any = setting(3.0, "objective ppo_kl: weight of the KL penalty", "Stoix configs/system/ppo", low=0.0)
+    kl_coef_init: Any = setting(1.0, "objective ppo_adaptive_kl: weight of the KL penalty at the start", _OURS, low=0.0)
+    kl_target: Any = setting(0.01, "objective ppo_adaptive_kl: KL per update that the weight is led to", _PPO, low=0.0)
+    dpo_alpha: Any = setting(2.0, "objective dpo: how far good actions gain freely, above 0", _DPO, low=1e-6)
+    dpo_beta: Any = setting(0.6, "objective dpo: how far bad actions lose freely, above 0", _DPO, low=1e-6)
+    rho_max: Any = setting(1.0, "objective vtrace: cap of the importance ratio", _VTRACE, low=0.0)
+    bapo_target: Any = setting(0.4, "objective bapo: share of good actions in the gradient", _BAPO, low=0.0, high=1.0)
+    bapo_low: Any = setting(0.6, "objective bapo: lower bound of the ratio, at first", _BAPO, low=0.0, high=1.0)
+    bapo_low_max: Any = setting(0.9, "objective bapo: lower bound of the ratio, at most", _BAPO, low=0.0, high=1.0)
+    bapo_high: Any = setting(1.2, "objective bapo: upper bound of the ratio, at first", _BAPO, low=1.0)
+    bapo_high_max: Any = setting(3.0, "objective bapo: upper bound of the ratio, at most", _BAPO, low=1.0, high=100.0)
+    empg_k: Any = setting(1.0, "objective empg: how much unsure steps learn less", _OURS, low=0.0)
+    empg_bonus: Any = setting(0.05, "objective empg: weight of the bonus for leading to sure steps", _OURS)
+    empg_bonus_k: Any = setting(1.0, "objective empg: how fast that bonus falls with entropy", _OURS, low=0.0)
+    success_return: Any = setting(0.0, "objective bnpo: an episode with a higher return is a success", _OURS)
+    risk_low: Any = setting(0.2, "objective risk_ppo: level below which lies the tail", _RISK, low=0.0, high=1.0)
+    risk_high: Any = setting(0.8, "objective risk_ppo: level above which returns are one", _RISK, low=0.0, high=1.0)
+    risk_tail: Any = setting(1.5, "objective risk_ppo: weight of the tail's mean; 0 ignores it", _RISK, low=0.0)
+    risk_rate: Any = setting(0.1, "objective risk_ppo: step of the quantile trackers", _RISK, low=0.0)
 
 
 def on_policy_agent(
@@ -163,6 +186,23 @@ def a2c(
     return ppo(env, config, hp, env_params)
 
 
+# The repository's settings, with 16 environments of 128 steps for one of 2048; values share the policy's full batches
+# and its 10 epochs, where theirs have 5 epochs of minibatches of 128; the clip of values is not annealed.
+MDPO_CONFIG = PPOConfig(
+    objective="mdpo",
+    total_steps=1_000_000,
+    num_envs=16,
+    num_steps=128,
+    num_epochs=10,
+    num_minibatches=1,
+    normalize_advantage="batch",
+    clip_value=True,
+    normalize_obs=True,
+    normalize_reward=True,
+)
+MDPO_HPARAMS = PPOHparams(learning_rate=3e-4, ent_coef=0.0)
+
+
 PRESETS: dict[str, Preset] = {
     "ppo": Preset(
         summary="proximal policy optimisation, clipped; discrete and continuous actions, MLP and CNN",
@@ -203,5 +243,14 @@ PRESETS: dict[str, Preset] = {
         agent=on_policy_agent,
         make=a2c,
         overrides={"minatar": {"num_envs": 64, "activation": "relu", "hidden_sizes": (128,), "shared_torso": True}},
+    ),
+    "mdpo": Preset(
+        summary="mirror descent policy optimisation, on-policy; discrete and continuous actions",
+        reference="arXiv:2005.09814",
+        config=MDPO_CONFIG,
+        hparams=MDPO_HPARAMS,
+        agent=on_policy_agent,
+        make=ppo,
+        overrides={},
     ),
 }

@@ -1,0 +1,172 @@
+"""The off-policy actor-critic: twin critics with targets, and an actor that climbs them; the method says how.
+
+Every method (SAC, TD3, DSAC-T, MDPO, PMOE) is a `Method`: two losses and what surrounds them. The order of one update
+is critics, then, every `policy_delay`-th time, the actor, what `finish` adapts, and the targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxrl.agents.common import Normalizers, init_normalizers, normalized, observe
+from jaxrl.ops.minibatch import gradient_step, init_optimizer
+from jaxrl.spaces import Space
+from jaxrl.types import Agent, Key, Metrics, Params, Progress, Sample
+
+
+@struct.dataclass
+class OffPolicyActorCriticState:
+    """State of `off_policy_actor_critic`.
+
+    Attributes:
+      params: {"actor": …, "critic": …}; leaves of the critic [C, …].
+      targets: the same, averaged over time; "actor" only where the method has a target policy.
+      actor_opt, critic_opt: optimiser states, over parameters as one vector.
+      extra: the method's own: a temperature, running deviations, an older policy.
+      normalizers: of observations and rewards.
+    """
+
+    params: Params
+    targets: Params
+    actor_opt: Any
+    critic_opt: Any
+    extra: Any
+    normalizers: Normalizers
+
+
+class Method(NamedTuple):
+    """What makes an off-policy actor-critic the one that it is.
+
+    Observations arrive encoded and normalised, rewards scaled.
+
+    Attributes:
+      init: `(key, obs [1, …]) -> {"actor": params, "critic": params [C, …]}`.
+      init_extra: `(params) -> extra`.
+      act: `(key, state, obs [B, …], explore) -> action [B, …]`, as the environment takes it.
+      critic_loss: `(critic_params, key, state, batch [N]) -> (scalar, (extra, Metrics))`; "priority" [N] among them
+        where it can be had.
+      actor_loss: `(actor_params, key, state, batch [N]) -> (scalar, (aux, Metrics))`.
+      finish: `(state, aux, progress) -> state`, after the actor's step: temperature, older policy. `aux` is what the
+        actor's loss returned.
+      target_actor: whether `targets` has an actor.
+    """
+
+    init: Callable[..., Params]
+    init_extra: Callable[..., Any]
+    act: Callable[..., jax.Array]
+    critic_loss: Callable[..., Any]
+    actor_loss: Callable[..., Any]
+    finish: Callable[..., Any]
+    target_actor: bool = False
+
+
+def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: Any) -> Agent:
+    """An off-policy agent.
+
+    Args:
+      method: its losses.
+      obs_space: of the environment.
+      config: has `policy_delay`, `num_envs`, `normalize_obs`, `normalize_reward`.
+      hp: has `actor_learning_rate`, `critic_learning_rate`, `gamma`, `tau`, `max_grad_norm`; may be traced.
+    Returns:
+      An `Agent` whose `update` takes a Sample [N].
+    """
+    tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), optax.scale_by_adam())
+
+    def init(key: Key, obs_space: Space, action_space: Space) -> OffPolicyActorCriticState:
+        normalizers = init_normalizers(config, obs_space)
+        blank = jnp.zeros((1, *obs_space.shape), obs_space.dtype)
+        params = method.init(key, normalized(normalizers, obs_space, blank))
+        return OffPolicyActorCriticState(
+            params=params,
+            # Copies: a donated state must not hold one buffer twice.
+            targets=jax.tree.map(jnp.copy, params if method.target_actor else {"critic": params["critic"]}),
+            actor_opt=init_optimizer(tx, params["actor"]),
+            critic_opt=init_optimizer(tx, params["critic"]),
+            extra=method.init_extra(params),
+            normalizers=normalizers,
+        )
+
+    def act(
+        key: Key, state: OffPolicyActorCriticState, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Any, tuple[()]]:
+        return method.act(key, state, normalized(state.normalizers, obs_space, obs), explore), memory, ()
+
+    def update(
+        key: Key, state: OffPolicyActorCriticState, sample: Sample, progress: Progress
+    ) -> tuple[OffPolicyActorCriticState, Metrics]:
+        key_critic, key_actor = jax.random.split(key)
+        batch = sample._replace(
+            obs=normalized(state.normalizers, obs_space, sample.obs),
+            final_obs=normalized(state.normalizers, obs_space, sample.final_obs),
+            reward=state.normalizers.scale_reward(sample.reward),
+        )
+
+        def critic_loss(params: Params, batch: Sample) -> Any:
+            return method.critic_loss(params, key_critic, state, batch)
+
+        critic, critic_opt, (extra, metrics) = gradient_step(
+            critic_loss, tx, state.params["critic"], state.critic_opt, batch, hp.critic_learning_rate
+        )
+        state = dataclasses.replace(
+            state, params={**state.params, "critic": critic}, critic_opt=critic_opt, extra=extra
+        )
+
+        def actor_step(state: OffPolicyActorCriticState) -> tuple[OffPolicyActorCriticState, Metrics]:
+            def actor_loss(params: Params, batch: Sample) -> Any:
+                return method.actor_loss(params, key_actor, state, batch)
+
+            actor, actor_opt, (aux, metrics) = gradient_step(
+                actor_loss, tx, state.params["actor"], state.actor_opt, batch, hp.actor_learning_rate
+            )
+            params = {**state.params, "actor": actor}
+            targets = {name: polyak(target, params[name], hp.tau) for name, target in state.targets.items()}
+            moved = dataclasses.replace(state, params=params, targets=targets, actor_opt=actor_opt)
+            return method.finish(moved, aux, progress), metrics
+
+        state, actor_metrics = every(config.policy_delay, progress.update, actor_step, state)
+        return state, metrics | actor_metrics
+
+    def observed(state: OffPolicyActorCriticState, experience: Any) -> OffPolicyActorCriticState:
+        return dataclasses.replace(state, normalizers=observe(state.normalizers, experience, hp.gamma))
+
+    return Agent(init, lambda num_envs: (), act, update, observed)
+
+
+def every(
+    period: int, index: jax.Array | int, step: Callable[[Any], tuple[Any, Metrics]], state: Any
+) -> tuple[Any, Metrics]:
+    """`step(state)` when `index` is a multiple of `period`, else the state as it is, and NaN for its metrics.
+
+    A branch, and a real one: indices are never batched.
+    """
+    if period == 1:
+        return step(state)
+    shapes = jax.eval_shape(step, state)[1]
+    blank = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+    return jax.lax.cond(index % period == 0, step, lambda state: (state, blank), state)
+
+
+def polyak(target: Params, params: Params, tau: jax.Array | float) -> Params:
+    """`(1 - tau) target + tau params`: tau is the share that is replaced; 1 copies and 0 keeps, bit for bit."""
+    return jax.tree.map(lambda old, new: (1.0 - tau) * old + tau * new, target, params)
+
+
+def twin_minimum(values: jax.Array) -> jax.Array:
+    """The smallest of C critics' answers, [C, N, 1] -> [N]."""
+    return values[..., 0].min(0)
+
+
+def squared_error(values: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:
+    """`0.5 * sum_c mean_n (Q_c - y)^2` of critics [C, N, 1] against [N], with what is worth logging."""
+    error = values[..., 0] - jax.lax.stop_gradient(target)
+    loss = 0.5 * jnp.square(error).mean(-1).sum()
+    metrics = {"loss/critic": loss, "value/q": values.mean(), "priority": jnp.abs(error).mean(0)}
+    return loss, metrics

@@ -1,0 +1,125 @@
+"""Objectives held back by a KL divergence from the old policy, in closed form, instead of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.objectives.common import AdvantageTargets, gae_advantage, weighted_mean
+from jaxrl.objectives.host import Slots, assemble
+from jaxrl.types import Metrics, Objective, Progress, Rollout
+
+_KL_COEF_BOUNDS = (2.0**-20, 2.0**20)
+
+
+def adapted_kl_coef(coef: jax.Array | float, kl: jax.Array | float, target: jax.Array | float) -> jax.Array:
+    """Half the weight where the divergence is below target / 1.5, twice where above 1.5 target.
+
+    Held within 2^-20 … 2^20: a weight that has underflowed to 0 could never double again.
+
+    References:
+      Schulman et al. 2017, arXiv:1707.06347, sec. 4. Differs: the bounds.
+    """
+    factor = jnp.where(kl < target / 1.5, 0.5, jnp.where(kl > 1.5 * target, 2.0, 1.0))
+    return jnp.clip(coef * factor, *_KL_COEF_BOUNDS)
+
+
+def mirror_descent_step_size(progress: Progress) -> jax.Array:
+    """`t_k = 1 - k/K`, at least 1/K: update k of K, from 0."""
+    return jnp.maximum(1.0 - progress.fraction, 1.0 / progress.num_updates).astype(jnp.float32)
+
+
+def ppo_kl_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: bool = False) -> Objective:
+    """`mean(ratio A) - kl_coef * KL(old || new)`, with a fixed weight.
+
+    Args:
+      hp: has `gamma`, `gae_lambda`, `kl_coef`, `vf_coef`, `ent_coef`, and with `clip_value` also `clip_eps`; numbers,
+        may be traced.
+      normalize_advantage, clip_value: as in `ppo_objective`.
+    References:
+      Schulman et al. 2017, arXiv:1707.06347, sec. 4; the fixed weight is Stoix's.
+    """
+
+    def penalty(state: Any, policy: Any, targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:
+        kl = targets.policy.kl(policy)
+        return hp.kl_coef * kl, {"policy/kl": weighted_mean(kl, targets.weight)}
+
+    return assemble(hp, Slots(gae_advantage(hp), regulariser=penalty), normalize_advantage, clip_value)
+
+
+def ppo_adaptive_kl_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: bool = False) -> Objective:
+    """`mean(ratio A) - beta * KL(old || new)`; beta, the state, follows the divergence (`adapted_kl_coef`).
+
+    Args:
+      hp: as in `ppo_kl_objective` with, for `kl_coef`, `kl_coef_init` (beta of the first update) and `kl_target`.
+      normalize_advantage, clip_value: as in `ppo_objective`.
+    References:
+      Schulman et al. 2017, arXiv:1707.06347, sec. 4. Differs: the divergence that beta follows is the mean over the
+      steps of the update, which is what they measure anyway, not that after the last one.
+    """
+
+    def init() -> jax.Array:
+        return jnp.asarray(hp.kl_coef_init, jnp.float32)
+
+    def penalty(coef: jax.Array, policy: Any, targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:
+        kl = targets.policy.kl(policy)
+        return coef * kl, {"policy/kl": weighted_mean(kl, targets.weight)}
+
+    def finish(coef: jax.Array, metrics: Metrics) -> jax.Array:
+        return adapted_kl_coef(coef, metrics["policy/kl"], hp.kl_target)
+
+    slots = Slots(
+        gae_advantage(hp), regulariser=penalty, init=init, finish=finish, report=lambda coef: {"policy/kl_coef": coef}
+    )
+    return assemble(hp, slots, normalize_advantage, clip_value)
+
+
+def mdpo_objective(hp: Any, normalize_advantage: str = "batch", clip_value: bool = False) -> Objective:
+    """On-policy mirror descent: `mean(ratio A) - KL(new || old) / t_k`, without a clip.
+
+    t_k (`mirror_descent_step_size`) is the state: it falls from 1 to 1/K over a run, so that the policy moves less and
+    less. Note the order in the divergence, which is not that of `ppo_kl_objective`.
+
+    Args:
+      hp: has `gamma`, `gae_lambda`, `vf_coef`, `ent_coef`, and with `clip_value` also `clip_eps`; numbers, may be
+        traced.
+      normalize_advantage, clip_value: as in `ppo_objective`.
+    References:
+      Tomar et al. 2020, arXiv:2005.09814, on-policy. Differs: their code's t_k starts at 1 + 1/K.
+    """
+    return assemble(
+        hp,
+        Slots(
+            _scheduled(gae_advantage(hp)),
+            regulariser=_mirror_penalty,
+            init=lambda: jnp.float32(1.0),
+            report=lambda step_size: {"policy/step_size": step_size},
+        ),
+        normalize_advantage,
+        clip_value,
+    )
+
+
+def _scheduled(advantage: Callable[..., Any]) -> Callable[..., Any]:
+    """The same advantage slot, whose state becomes the step size of this update."""
+
+    def slot(
+        state: Any,
+        outputs: dict[str, Any],
+        next_outputs: dict[str, Any],
+        rollout: Rollout,
+        progress: Progress,
+        weight: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        estimate, returns, _ = advantage(state, outputs, next_outputs, rollout, progress, weight)
+        return estimate, returns, mirror_descent_step_size(progress)
+
+    return slot
+
+
+def _mirror_penalty(step_size: jax.Array, policy: Any, targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:
+    kl = policy.kl(targets.policy)
+    return kl / step_size, {"policy/kl": weighted_mean(kl, targets.weight)}
