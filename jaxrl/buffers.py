@@ -103,7 +103,7 @@ def replay(  # noqa: PLR0913 - sizes and numbers of one thing
             new = jnp.concatenate([new, new]) if block == 1 else new
             return ring.at[place].set(new.astype(ring.dtype), mode="drop", unique_indices=True)
 
-        tree = _open(state, block) if prioritised else ()
+        tree = _opened(state, block, n) if prioritised else ()
         return dataclasses.replace(
             state,
             data=jax.tree.map(write, state.data, items),
@@ -111,15 +111,6 @@ def replay(  # noqa: PLR0913 - sizes and numbers of one thing
             size=jnp.minimum(state.size + block, rows),
             tree=tree,
         )
-
-    def _open(state: ReplayState, block: int) -> SumTree:
-        """The tree once `block` rows are written: those that now have n successors can be drawn, the newest cannot."""
-        offset = jnp.arange(1 - n, block)
-        valid = (offset < block - n + 1) & (offset >= -state.size) & (offset >= block - rows)
-        weight = jnp.where(valid, state.max_priority, 0.0)
-        row = (state.head + offset) % rows
-        index = row[:, None] * num_envs + jnp.arange(num_envs)
-        return tree_set(state.tree, index.ravel(), jnp.repeat(weight, num_envs))
 
     def sample(key: Key, state: ReplayState) -> Sample:
         if prioritised:
@@ -148,6 +139,17 @@ def replay(  # noqa: PLR0913 - sizes and numbers of one thing
         )
 
     return Buffer(init, add, sample, update)
+
+
+def _opened(state: ReplayState, block: int, n: int) -> SumTree:
+    """The tree once `block` rows are written: those that now have n successors can be drawn, the newest cannot."""
+    rows, num_envs = state.data.reward.shape
+    offset = jnp.arange(1 - n, block)
+    valid = (offset < block - n + 1) & (offset >= -state.size) & (offset >= block - rows)
+    weight = jnp.where(valid, state.max_priority, 0.0)
+    row = (state.head + offset) % rows
+    index = row[:, None] * num_envs + jnp.arange(num_envs)
+    return tree_set(state.tree, index.ravel(), jnp.repeat(weight, num_envs))
 
 
 def _gather(data: Transition, index: jax.Array, probability: jax.Array, gamma: Any, n: int) -> Sample:

@@ -139,13 +139,13 @@ class ActorCritic(nn.Module):
     Attributes:
       num_policy_outputs: width of "policy" (initial gain 0.01: nearly uniform at first).
       heads: names and widths of the others, "value" among them (gain 1).
-      log_std: whether there is a "log_std" parameter [num_policy_outputs], first 0.
+      num_log_std: width of the parameter "log_std", first 0, which does not depend on observations; 0 for none.
       shared_torso: one torso for all heads, else one for the policy and one for the others.
     """
 
     num_policy_outputs: int
     heads: tuple[tuple[str, int], ...]
-    log_std: bool
+    num_log_std: int
     hidden_sizes: tuple[int, ...]
     activation: str
     torso: str
@@ -160,8 +160,8 @@ class ActorCritic(nn.Module):
             features = Torso(self.hidden_sizes, self.activation, self.torso, name="critic_torso")(x)
         for name, width in self.heads:
             outputs[name] = _head(name, width, 1.0)(features)
-        if self.log_std:
-            outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_policy_outputs,))
+        if self.num_log_std:
+            outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_log_std,))
         return outputs
 
 

@@ -110,6 +110,7 @@ CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
     "ppo recurrent": _on_policy("ppo", memory="gru", memory_size=6, normalize_obs=True),
     "a2c": _on_policy("a2c", num_epochs=1, num_minibatches=1, reset_pool=3),
+    "mdpo": _on_policy("mdpo", num_minibatches=1),
     "pqn": _on_policy("pqn", normalize_obs=True, normalize_reward=True),
     "dqn": _off_policy("dqn", discrete=True, normalize_obs=True, normalize_reward=True, target_period=2),
     "dqn rainbow": _off_policy(

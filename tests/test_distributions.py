@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jaxrl.ops.distributions import (
     Categorical,
     DiagNormal,
+    MixtureNormal,
     MultiCategorical,
     TanhMixture,
     TanhNormal,
@@ -318,3 +320,56 @@ def test_a_batch_of_mixtures_is_each_of_them() -> None:
     assert action.shape == (5, 2)
     assert log_prob.shape == (5,)
     assert np.all((action >= low) & (action <= high))
+
+
+def mixture_1d() -> MixtureNormal:
+    gate = Categorical(jnp.log(jnp.array([0.3, 0.7])))
+    return MixtureNormal(gate, DiagNormal(jnp.array([[-1.0], [2.0]]), jnp.log(jnp.array([[0.5], [1.2]]))))
+
+
+def test_mixture_density_is_that_of_scipy_and_integrates_to_one() -> None:
+    grid = np.linspace(-12.0, 14.0, 20_001)
+    density = np.exp(np.asarray(mixture_1d().log_prob(jnp.asarray(grid)[:, None])))
+    expected = 0.3 * scipy.stats.norm(-1.0, 0.5).pdf(grid) + 0.7 * scipy.stats.norm(2.0, 1.2).pdf(grid)
+    np.testing.assert_allclose(density, expected, atol=1e-5)
+    np.testing.assert_allclose(np.trapezoid(density, grid), 1.0, atol=1e-4)
+
+
+def test_mixture_entropy_is_an_upper_bound_and_exact_at_both_ends() -> None:
+    grid = np.linspace(-12.0, 14.0, 20_001)
+    log_density = np.asarray(mixture_1d().log_prob(jnp.asarray(grid)[:, None]), np.float64)
+    entropy = -np.trapezoid(np.exp(log_density) * log_density, grid)
+    assert entropy <= mixture_1d().entropy() <= entropy + 0.1
+    base = DiagNormal(jnp.array([0.5, -0.2]), jnp.array([0.1, -0.3]))
+    alike = DiagNormal(jnp.stack([base.mean] * 3), jnp.stack([base.log_std] * 3))
+    gate = Categorical(jnp.array([0.2, -0.1, 0.4]))
+    np.testing.assert_allclose(MixtureNormal(gate, alike).entropy(), base.entropy(), rtol=1e-5)
+    apart = DiagNormal(alike.mean + 1e3 * jnp.arange(3.0)[:, None], alike.log_std)
+    np.testing.assert_allclose(MixtureNormal(gate, apart).entropy(), base.entropy() + gate.entropy(), rtol=1e-5)
+
+
+def test_mixture_kl_is_zero_on_itself_and_that_of_the_gaussian_for_one_primitive() -> None:
+    np.testing.assert_allclose(mixture_1d().kl(mixture_1d()), 0.0, atol=1e-6)
+    one = Categorical(jnp.zeros(1))
+    p, q = (
+        DiagNormal(jnp.zeros((1, 1)), jnp.zeros((1, 1))),
+        DiagNormal(jnp.full((1, 1), 0.5), jnp.log(jnp.full((1, 1), 1.2))),
+    )
+    np.testing.assert_allclose(MixtureNormal(one, p).kl(MixtureNormal(one, q)), 0.1163493, atol=1e-6)
+
+
+def test_mixture_samples_follow_the_density() -> None:
+    x = np.asarray(jax.vmap(mixture_1d().sample)(jax.random.split(jax.random.key(0), 20_000)))[:, 0]
+    cdf = lambda v: 0.3 * scipy.stats.norm(-1.0, 0.5).cdf(v) + 0.7 * scipy.stats.norm(2.0, 1.2).cdf(v)  # noqa: E731
+    assert scipy.stats.kstest(x, cdf).pvalue > 1e-3
+
+
+def test_a_mixture_policy_needs_a_box_and_begins_with_its_means_apart() -> None:
+    box = Box(-1.0, 1.0, (2,))
+    assert num_policy_outputs(box, 4) == 12
+    mixture = policy(box, jnp.zeros((5, 12)), jnp.zeros(8), 4)
+    assert isinstance(mixture, MixtureNormal)
+    np.testing.assert_allclose(mixture.primitives.mean[0, :, 1], [-1.0, -1 / 3, 1 / 3, 1.0], atol=1e-6)
+    assert mixture.sample(jax.random.key(0)).shape == (5, 2)
+    with pytest.raises(ValueError, match="num_primitives = 4 needs a Box"):
+        num_policy_outputs(Discrete(3), 4)

@@ -96,7 +96,7 @@ def actor_critic(**changes: Any) -> ActorCritic:
     defaults = {
         "num_policy_outputs": 3,
         "heads": (("value", 1), ("extra", 5)),
-        "log_std": False,
+        "num_log_std": 0,
         "hidden_sizes": (16, 16),
         "activation": "tanh",
         "torso": "mlp",
@@ -107,7 +107,7 @@ def actor_critic(**changes: Any) -> ActorCritic:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_heads_and_first_weights(shared: bool) -> None:
-    network = actor_critic(shared_torso=shared, log_std=True)
+    network = actor_critic(shared_torso=shared, num_log_std=3)
     x = jax.random.normal(jax.random.key(0), (4, 6))
     params = network.init(jax.random.key(1), x)["params"]
     outputs = network.apply({"params": params}, x)

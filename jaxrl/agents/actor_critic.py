@@ -73,7 +73,7 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
             memory, outputs = network.apply(params, memory, x, is_first)
         else:
             outputs = network.apply(params, x)
-        distribution = policy(action_space, outputs["policy"], outputs.pop("log_std", None))
+        distribution = policy(action_space, outputs["policy"], outputs.pop("log_std", None), config.num_primitives)
         return outputs | {"policy": distribution, "value": outputs["value"][..., 0]}, memory
 
     def act(
@@ -113,9 +113,9 @@ def _network(objective: Objective, obs_space: Space, action_space: Space, config
     torso = resolve_torso(config.torso, obs_space)
     recurrent = config.memory != "none"
     heads = ActorCritic(
-        num_policy_outputs=num_policy_outputs(action_space),
+        num_policy_outputs=num_policy_outputs(action_space, config.num_primitives),
         heads=(("value", 1), *objective.heads(action_space).items()),
-        log_std=isinstance(action_space, Box),
+        num_log_std=config.num_primitives * action_space.shape[0] if isinstance(action_space, Box) else 0,
         hidden_sizes=(config.memory_size,) if recurrent else config.hidden_sizes,
         activation=config.activation,
         torso="mlp" if recurrent else torso,

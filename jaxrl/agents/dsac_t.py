@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.agents.off_policy import Method, off_policy_actor_critic
+from jaxrl.agents.off_policy import Method, off_policy_actor_critic, sample_or_mode, smallest
 from jaxrl.agents.sac import (
     adapt_temperature,
     bounded_box,
@@ -101,10 +101,6 @@ def dsac_t(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent
     def init_extra(params: Params) -> Deviations:
         return Deviations(init_temperature(hp.initial_alpha), jnp.ones(config.num_critics), jnp.zeros((), bool))
 
-    def act(key: Key, state: Any, obs: jax.Array, explore: bool) -> jax.Array:
-        distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
-
     def critic_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         key_action, key_return = jax.random.split(key)
         action, log_prob = policy(state.targets["actor"], batch.final_obs).sample_and_log_prob(key_action)
@@ -137,7 +133,7 @@ def dsac_t(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent
     def actor_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         action, log_prob = policy(params, batch.obs).sample_and_log_prob(key)
         alpha = state.extra.temperature.alpha
-        loss = (alpha * log_prob - returns(state.params["critic"], batch.obs, action)[0].min(0)).mean()
+        loss = (alpha * log_prob - smallest(returns(state.params["critic"], batch.obs, action)[0])).mean()
         entropy = -log_prob.mean()
         return loss, (entropy, {"policy/loss": loss, "policy/entropy": entropy, "policy/temperature": alpha})
 
@@ -146,5 +142,5 @@ def dsac_t(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent
         adapted = adapt_temperature(state.extra.temperature, entropy, target_entropy, hp.alpha_learning_rate)
         return dataclasses.replace(state, extra=dataclasses.replace(state.extra, temperature=adapted))
 
-    method = Method(init, init_extra, act, critic_loss, actor_loss, finish, target_actor=True)
+    method = Method(init, init_extra, sample_or_mode(policy), critic_loss, actor_loss, finish, target_actor=True)
     return off_policy_actor_critic(method, obs_space, config, hp)

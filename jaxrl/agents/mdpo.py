@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.off_policy import Method, every, off_policy_actor_critic, squared_error, twin_minimum
+from jaxrl.agents.off_policy import Method, every, off_policy_actor_critic, sample_or_mode, soft_critic_loss
 from jaxrl.agents.sac import LOG_STD_RANGE, bounded_box, continuous_networks, init_continuous, squashed_gaussian
 from jaxrl.ops.distributions import TanhNormal
 from jaxrl.spaces import Space
 from jaxrl.types import Agent, Key, Params, Progress, Sample
-from jaxrl.value_networks import apply_ensemble, apply_network
+from jaxrl.value_networks import apply_network
 
 _REGULARISATION = 1e-3  # of means and log-deviations, in the authors' code
 
@@ -41,17 +41,6 @@ def mdpo_off(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Age
     def init(key: Key, obs: jax.Array) -> Params:
         return init_continuous(key, obs, actor, critic, config.num_critics, size)
 
-    def act(key: Key, state: Any, obs: jax.Array, explore: bool) -> jax.Array:
-        distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
-
-    def critic_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
-        action, log_prob = policy(state.params["actor"], batch.final_obs).sample_and_log_prob(key)
-        next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs, action))
-        target = batch.reward + batch.discount * (next_q - hp.entropy_coef * log_prob)
-        loss, metrics = squared_error(apply_ensemble(critic, params, batch.obs, batch.action), target)
-        return loss, (state.extra, metrics)
-
     def actor_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         now, old = policy(params, batch.obs), policy(state.extra, batch.obs)
         u = now.sample_base(key)
@@ -77,5 +66,6 @@ def mdpo_off(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Age
     def init_extra(params: Params) -> Params:
         return jax.tree.map(jnp.copy, params["actor"])
 
-    method = Method(init, init_extra, act, critic_loss, actor_loss, finish)
+    critic_loss = soft_critic_loss(critic, policy, lambda extra: hp.entropy_coef)
+    method = Method(init, init_extra, sample_or_mode(policy), critic_loss, actor_loss, finish)
     return off_policy_actor_critic(method, obs_space, config, hp)

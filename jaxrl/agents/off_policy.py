@@ -7,6 +7,7 @@ is critics, then, every `policy_delay`-th time, the actor, what `finish` adapts,
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from jaxrl.agents.common import Normalizers, init_normalizers, normalized, obser
 from jaxrl.ops.minibatch import gradient_step, init_optimizer
 from jaxrl.spaces import Space
 from jaxrl.types import Agent, Key, Metrics, Params, Progress, Sample
+from jaxrl.value_networks import apply_ensemble
 
 
 @struct.dataclass
@@ -159,9 +161,49 @@ def polyak(target: Params, params: Params, tau: jax.Array | float) -> Params:
     return jax.tree.map(lambda old, new: (1.0 - tau) * old + tau * new, target, params)
 
 
+def smallest(values: jax.Array) -> jax.Array:
+    """The smallest over the first axis, [C, N] -> [N], by selects.
+
+    The gradient of `min` divides by how many elements equal the minimum, which XLA may compute anew and round
+    otherwise: then none does, and the gradient is NaN.
+    """
+    return functools.reduce(lambda low, other: jnp.where(other < low, other, low), list(values))
+
+
 def twin_minimum(values: jax.Array) -> jax.Array:
-    """The smallest of C critics' answers, [C, N, 1] -> [N]."""
-    return values[..., 0].min(0)
+    """The smallest of C critics' answers, [C, N, 1] -> [N], or [C, N, A, 1] -> [N, A]."""
+    return smallest(values[..., 0])
+
+
+def sample_or_mode(policy: Callable[[Params, jax.Array], Any]) -> Callable[..., jax.Array]:
+    """The `act` of a stochastic actor, `policy(actor_params, obs)` a distribution over the environment's actions."""
+
+    def act(key: Key, state: OffPolicyActorCriticState, obs: jax.Array, explore: bool) -> jax.Array:
+        distribution = policy(state.params["actor"], obs)
+        return distribution.sample(key) if explore else distribution.mode()
+
+    return act
+
+
+def soft_critic_loss(
+    critic: Any, policy: Callable[[Params, jax.Array], Any], alpha: Callable[[Any], jax.Array | float]
+) -> Callable[..., Any]:
+    """The `critic_loss` of maximum-entropy methods: `y = r + discount (min_c Q'_c(o', a') - alpha log pi(a' | o'))`.
+
+    Args:
+      critic: network of state and action.
+      policy: `(actor_params, obs) ->` a distribution with `sample_and_log_prob`; the online actor chooses a'.
+      alpha: of the state's `extra`, the weight of entropy.
+    """
+
+    def critic_loss(params: Params, key: Key, state: OffPolicyActorCriticState, batch: Sample) -> Any:
+        action, log_prob = policy(state.params["actor"], batch.final_obs).sample_and_log_prob(key)
+        next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs, action))
+        target = batch.reward + batch.discount * (next_q - alpha(state.extra) * log_prob)
+        loss, metrics = squared_error(apply_ensemble(critic, params, batch.obs, batch.action), target)
+        return loss, (state.extra, metrics)
+
+    return critic_loss
 
 
 def squared_error(values: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:

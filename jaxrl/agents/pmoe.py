@@ -5,17 +5,16 @@ A reconstruction: only the paper's abstract was at hand. What is ours is said wh
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.off_policy import Method, off_policy_actor_critic, squared_error, twin_minimum
+from jaxrl.agents.off_policy import Method, off_policy_actor_critic, sample_or_mode, soft_critic_loss, twin_minimum
 from jaxrl.agents.sac import (
     LOG_STD_RANGE,
-    adapt_temperature,
     bounded_box,
+    hold_entropy,
     init_continuous,
     init_temperature,
     squashed_gaussian,
@@ -23,7 +22,7 @@ from jaxrl.agents.sac import (
 from jaxrl.networks import Torso, resolve_torso
 from jaxrl.ops.distributions import Categorical, TanhMixture
 from jaxrl.spaces import Space
-from jaxrl.types import Agent, Key, Params, Progress, Sample
+from jaxrl.types import Agent, Key, Params, Sample
 from jaxrl.value_networks import Actor, StateActionValue, apply_ensemble, apply_network
 
 ROUTINGS = ("frequency", "score", "gumbel")
@@ -62,32 +61,16 @@ def pmoe(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
     torso = Torso(config.hidden_sizes, config.activation, resolve_torso(config.torso, obs_space))
     actor = Actor(num * (2 * size + 1), torso)
     critic = StateActionValue(1, Torso(config.hidden_sizes, config.activation))
+    # Primitives that begin alike would stay alike where the gate treats them alike: means begin apart.
+    spread = jnp.concatenate([jnp.ones(size), jnp.zeros(size)]) * jnp.linspace(-1.0, 1.0, num)[:, None]
 
     def policy(params: Params, obs: jax.Array) -> TanhMixture:
         outputs = apply_network(actor, params, obs)
-        of_primitives = outputs[..., num:].reshape(*outputs.shape[:-1], num, 2 * size)
+        of_primitives = outputs[..., num:].reshape(*outputs.shape[:-1], num, 2 * size) + spread
         return TanhMixture(Categorical(outputs[..., :num]), squashed_gaussian(of_primitives, low, high, LOG_STD_RANGE))
 
     def init(key: Key, obs: jax.Array) -> Params:
-        key_networks, key_spread = jax.random.split(key)
-        params = init_continuous(key_networks, obs, actor, critic, config.num_critics, size)
-        # Primitives that begin alike would stay alike where the gate treats them alike: means begin apart.
-        head = params["actor"]["params"]["head_policy"]
-        means = jax.random.uniform(key_spread, (num, size), minval=-1.0, maxval=1.0)
-        bias = jnp.concatenate([jnp.zeros(num), jnp.concatenate([means, jnp.zeros((num, size))], -1).ravel()])
-        head["bias"] = head["bias"] + bias
-        return params
-
-    def act(key: Key, state: Any, obs: jax.Array, explore: bool) -> jax.Array:
-        distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
-
-    def critic_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
-        action, log_prob = policy(state.params["actor"], batch.final_obs).sample_and_log_prob(key)
-        next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs, action))
-        target = batch.reward + batch.discount * (next_q - state.extra.alpha * log_prob)
-        loss, metrics = squared_error(apply_ensemble(critic, params, batch.obs, batch.action), target)
-        return loss, (state.extra, metrics)
+        return init_continuous(key, obs, actor, critic, config.num_critics, size)
 
     def value(params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
         return twin_minimum(apply_ensemble(critic, params, obs, action))
@@ -107,15 +90,19 @@ def pmoe(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
 
         share = _shares(config.weighting, jax.lax.stop_gradient(weights), values)
         primitive_loss = -(share * soft).sum(-1).mean()
-        if config.routing == "frequency":
-            gate_loss = frequency_loss(weights, values)
-        elif config.routing == "score":
+
+        def value_of_mixed(shares: jax.Array) -> jax.Array:
+            mixed = (shares[..., None] * jax.lax.stop_gradient(actions)).sum(-2)
+            return value(state.params["critic"], batch.obs, mixed)
+
+        logits, temperature = mixture.gate.logits, hp.gumbel_temperature
+        losses = {
+            "frequency": lambda: frequency_loss(weights, values),
             # The gate's own entropy is in log_prob's log-weights, whose expected score is zero.
-            gate_loss = -(weights * jax.lax.stop_gradient(soft)).sum(-1).mean()
-        else:
-            relaxed = _straight_through(key_gate, mixture.gate.logits, hp.gumbel_temperature)
-            mixed = (relaxed[..., None] * jax.lax.stop_gradient(actions)).sum(-2)
-            gate_loss = -value(state.params["critic"], batch.obs, mixed).mean()
+            "score": lambda: -(weights * jax.lax.stop_gradient(soft)).sum(-1).mean(),
+            "gumbel": lambda: -value_of_mixed(_straight_through(key_gate, logits, temperature)).mean(),
+        }
+        gate_loss = losses[config.routing]()
         entropy = -(jax.lax.stop_gradient(weights) * log_prob).sum(-1).mean()
         metrics = {
             "policy/loss": primitive_loss,
@@ -127,12 +114,14 @@ def pmoe(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
         }
         return primitive_loss + hp.gate_coef * gate_loss, (entropy, metrics)
 
-    def finish(state: Any, entropy: jax.Array, progress: Progress) -> Any:
-        target_entropy = -size * hp.target_entropy_scale
-        adapted = adapt_temperature(state.extra, entropy, target_entropy, hp.alpha_learning_rate)
-        return dataclasses.replace(state, extra=adapted)
-
-    method = Method(init, lambda params: init_temperature(hp.initial_alpha), act, critic_loss, actor_loss, finish)
+    method = Method(
+        init=init,
+        init_extra=lambda params: init_temperature(hp.initial_alpha),
+        act=sample_or_mode(policy),
+        critic_loss=soft_critic_loss(critic, policy, lambda extra: extra.alpha),
+        actor_loss=actor_loss,
+        finish=hold_entropy(-size * hp.target_entropy_scale, hp),
+    )
     return off_policy_actor_critic(method, obs_space, config, hp)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,14 @@ import numpy as np
 import optax
 from flax import struct
 
-from jaxrl.agents.off_policy import Method, off_policy_actor_critic, squared_error, twin_minimum
+from jaxrl.agents.off_policy import (
+    Method,
+    off_policy_actor_critic,
+    sample_or_mode,
+    soft_critic_loss,
+    squared_error,
+    twin_minimum,
+)
 from jaxrl.networks import Torso, resolve_torso
 from jaxrl.ops.distributions import Categorical, DiagNormal, TanhNormal
 from jaxrl.spaces import Box, Discrete, Space
@@ -32,6 +40,7 @@ class Temperature:
         return jnp.exp(self.log_alpha)
 
 
+LOG_STD_RANGE = (-20.0, 2.0)
 _ALPHA_TX = optax.scale_by_adam()
 
 
@@ -50,19 +59,29 @@ def adapt_temperature(
     return Temperature(temperature.log_alpha - learning_rate * direction, opt_state)
 
 
+def hold_entropy(target_entropy: jax.Array | float, hp: Any) -> Callable[..., Any]:
+    """The `finish` of an agent whose extra is a `Temperature` and whose actor's loss returns the entropy."""
+
+    def finish(state: Any, entropy: jax.Array, progress: Progress) -> Any:
+        adapted = adapt_temperature(state.extra, entropy, target_entropy, hp.alpha_learning_rate)
+        return dataclasses.replace(state, extra=adapted)
+
+    return finish
+
+
 def bounded_box(action_space: Space, algorithm: str) -> tuple[np.ndarray, np.ndarray]:
     """The finite bounds of a continuous action space of one axis.
 
     Raises:
       ValueError: for any other space.
     """
-    fits = isinstance(action_space, Box) and len(action_space.shape) == 1 and action_space.is_bounded
-    if not (fits and jnp.issubdtype(action_space.dtype, jnp.floating)):
-        hint = "dqn, sac, ppo or pqn" if isinstance(action_space, Discrete) else "ppo or a2c"
-        raise ValueError(
-            f"{algorithm} takes a bounded float Box of one axis as action space, got {action_space}; use {hint}"
-        )
-    return action_space.bounds()
+    is_real = jnp.issubdtype(action_space.dtype, jnp.floating)
+    if isinstance(action_space, Box) and is_real and len(action_space.shape) == 1 and action_space.is_bounded:
+        return action_space.bounds()
+    hint = "dqn, sac, ppo or pqn" if isinstance(action_space, Discrete) else "ppo or a2c"
+    raise ValueError(
+        f"{algorithm} takes a bounded float Box of one axis as action space, got {action_space}; use {hint}"
+    )
 
 
 def squashed_gaussian(outputs: jax.Array, low: Any, high: Any, log_std_range: tuple[float, float]) -> TanhNormal:
@@ -116,17 +135,6 @@ def _continuous(obs_space: Space, action_space: Space, config: Any, hp: Any) -> 
     def init(key: Key, obs: jax.Array) -> Params:
         return init_continuous(key, obs, actor, critic, config.num_critics, size)
 
-    def act(key: Key, state: Any, obs: jax.Array, explore: bool) -> jax.Array:
-        distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
-
-    def critic_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
-        action, log_prob = policy(state.params["actor"], batch.final_obs).sample_and_log_prob(key)
-        next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs, action))
-        target = batch.reward + batch.discount * (next_q - state.extra.alpha * log_prob)
-        loss, metrics = squared_error(apply_ensemble(critic, params, batch.obs, batch.action), target)
-        return loss, (state.extra, metrics)
-
     def actor_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         action, log_prob = policy(params, batch.obs).sample_and_log_prob(key)
         q = twin_minimum(apply_ensemble(critic, state.params["critic"], batch.obs, action))
@@ -134,11 +142,14 @@ def _continuous(obs_space: Space, action_space: Space, config: Any, hp: Any) -> 
         entropy = -log_prob.mean()
         return loss, (entropy, _metrics(loss, entropy, state))
 
-    def finish(state: Any, entropy: jax.Array, progress: Progress) -> Any:
-        adapted = adapt_temperature(state.extra, entropy, target_entropy, hp.alpha_learning_rate)
-        return dataclasses.replace(state, extra=adapted)
-
-    return Method(init, lambda params: init_temperature(hp.initial_alpha), act, critic_loss, actor_loss, finish)
+    return Method(
+        init=init,
+        init_extra=lambda params: init_temperature(hp.initial_alpha),
+        act=sample_or_mode(policy),
+        critic_loss=soft_critic_loss(critic, policy, lambda extra: extra.alpha),
+        actor_loss=actor_loss,
+        finish=hold_entropy(target_entropy, hp),
+    )
 
 
 def _discrete(obs_space: Space, action_space: Discrete, config: Any, hp: Any) -> Method:
@@ -156,13 +167,9 @@ def _discrete(obs_space: Space, action_space: Discrete, config: Any, hp: Any) ->
     def policy(params: Params, obs: jax.Array) -> Categorical:
         return Categorical(apply_network(actor, params, obs))
 
-    def act(key: Key, state: Any, obs: jax.Array, explore: bool) -> jax.Array:
-        distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
-
     def critic_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         next_policy = policy(state.params["actor"], batch.final_obs)
-        next_q = apply_ensemble(critic, state.targets["critic"], batch.final_obs)[..., 0].min(0)
+        next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs))
         soft_value = next_policy.mean_of(next_q) + state.extra.alpha * next_policy.entropy()
         values = apply_ensemble(critic, params, batch.obs)
         chosen = batch.action[:, None] == jnp.arange(action_space.n)
@@ -172,19 +179,19 @@ def _discrete(obs_space: Space, action_space: Discrete, config: Any, hp: Any) ->
 
     def actor_loss(params: Params, key: Key, state: Any, batch: Sample) -> Any:
         distribution = policy(params, batch.obs)
-        q = apply_ensemble(critic, state.params["critic"], batch.obs)[..., 0].min(0)
+        q = twin_minimum(apply_ensemble(critic, state.params["critic"], batch.obs))
         entropy = distribution.entropy().mean()
         loss = -distribution.mean_of(q).mean() - state.extra.alpha * entropy
         return loss, (entropy, _metrics(loss, entropy, state))
 
-    def finish(state: Any, entropy: jax.Array, progress: Progress) -> Any:
-        adapted = adapt_temperature(state.extra, entropy, target_entropy, hp.alpha_learning_rate)
-        return dataclasses.replace(state, extra=adapted)
-
-    return Method(init, lambda params: init_temperature(hp.initial_alpha), act, critic_loss, actor_loss, finish)
-
-
-LOG_STD_RANGE = (-20.0, 2.0)
+    return Method(
+        init=init,
+        init_extra=lambda params: init_temperature(hp.initial_alpha),
+        act=sample_or_mode(policy),
+        critic_loss=critic_loss,
+        actor_loss=actor_loss,
+        finish=hold_entropy(target_entropy, hp),
+    )
 
 
 def _metrics(loss: jax.Array, entropy: jax.Array, state: Any) -> Metrics:

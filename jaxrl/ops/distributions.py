@@ -138,6 +138,61 @@ class DiagNormal:
 
 
 @struct.dataclass
+class MixtureNormal:
+    """K diagonal Gaussians, of which a categorical gate chooses one; the last axis is one action of dimension D.
+
+    Attributes:
+      gate: logits [..., K].
+      primitives: leaves [..., K, D].
+    """
+
+    gate: Categorical
+    primitives: DiagNormal
+
+    def sample(self, key: Key) -> jax.Array:
+        """[..., D], unclipped."""
+        key_gate, key_primitives = jax.random.split(key)
+        return take_primitive(self.primitives.sample(key_primitives), self.gate.sample(key_gate))
+
+    def mode(self) -> jax.Array:
+        """[..., D], the mean of the likeliest primitive."""
+        return take_primitive(self.primitives.mode(), self.gate.mode())
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...] log-density of `action` [..., D] under the mixture."""
+        of_each = self.primitives.log_prob(action[..., None, :])
+        return jax.nn.logsumexp(jax.nn.log_softmax(self.gate.logits) + of_each, -1)
+
+    def entropy(self) -> jax.Array:
+        """[...] nats: an upper bound, exact where primitives coincide or lie far apart; no closed form exists.
+
+        References:
+          Kolchinsky & Tracey 2017, arXiv:1706.02419, eq. 10 with the KL divergence.
+        """
+        return self.gate.mean_of(self.primitives.entropy() - self._overlap(self))
+
+    def kl(self, other: MixtureNormal) -> jax.Array:
+        """[...] KL(self || other), nats: an approximation, 0 where they are equal and exact for one primitive.
+
+        References:
+          Hershey & Olsen 2007, eq. 20 (variational).
+        """
+        return self.gate.mean_of(self._overlap(self) - self._overlap(other))
+
+    def _overlap(self, other: MixtureNormal) -> jax.Array:
+        """[..., K] `log sum_j w_j exp(-KL(p_i || q_j))`."""
+        first = jax.tree.map(lambda leaf: leaf[..., :, None, :], self.primitives)
+        second = jax.tree.map(lambda leaf: leaf[..., None, :, :], other.primitives)
+        return jax.nn.logsumexp(jax.nn.log_softmax(other.gate.logits)[..., None, :] - first.kl(second), -1)
+
+
+def take_primitive(of_each: jax.Array, index: jax.Array) -> jax.Array:
+    """[..., K, D] at index [...] -> [..., D]; by comparison, since a gather's gradient is a slow scatter."""
+    chosen = index[..., None] == jnp.arange(of_each.shape[-2])
+    return jnp.sum(jnp.where(chosen[..., None], of_each, 0.0), -2)
+
+
+@struct.dataclass
 class TanhNormal:
     """A diagonal Gaussian, squashed by tanh into a box; the last axis is one action of dimension D.
 
@@ -201,7 +256,7 @@ class TanhMixture:
 
     def mode(self) -> jax.Array:
         """[..., D], the mode of the likeliest primitive."""
-        return self._chosen(self.gate.mode(), self.primitives.mode())
+        return take_primitive(self.primitives.mode(), self.gate.mode())
 
     def log_prob_base(self, u: jax.Array) -> jax.Array:
         """[...] log-density, under the mixture, of the action at u [..., D]."""
@@ -212,23 +267,21 @@ class TanhMixture:
     def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, jax.Array]:
         """Actions [..., D] and their log-densities [...] under the mixture."""
         key_gate, key_base = jax.random.split(key)
-        u = self._chosen(self.gate.sample(key_gate), self.primitives.sample_base(key_base))
+        u = take_primitive(self.primitives.sample_base(key_base), self.gate.sample(key_gate))
         return self.primitives.to_action(u), self.log_prob_base(u)
 
-    def _chosen(self, index: jax.Array, of_each: jax.Array) -> jax.Array:
-        chosen = index[..., None] == jnp.arange(of_each.shape[-2])
-        return jnp.sum(jnp.where(chosen[..., None], of_each, 0.0), -2)
+
+Policy = Categorical | MultiCategorical | DiagNormal | MixtureNormal
 
 
-Policy = Categorical | MultiCategorical | DiagNormal
-
-
-def num_policy_outputs(space: Space) -> int:
-    """How many numbers a network must put out for a policy over `space`.
+def num_policy_outputs(space: Space, num_primitives: int = 1) -> int:
+    """How many numbers a network must put out for a policy over `space`, a mixture where `num_primitives` > 1.
 
     Raises:
-      ValueError: for a Box of integers or of more than one axis.
+      ValueError: for a Box of integers or of more than one axis, or a mixture over anything but a Box.
     """
+    if num_primitives > 1 and not isinstance(space, Box):
+        raise ValueError(f"num_primitives = {num_primitives} needs a Box as action space, got {space}; set it to 1")
     if isinstance(space, Discrete):
         return space.n
     if isinstance(space, MultiDiscrete):
@@ -237,16 +290,19 @@ def num_policy_outputs(space: Space) -> int:
         raise ValueError(
             f"policies take Discrete, MultiDiscrete or a float Box of one axis as action space, got {space}"
         )
-    return space.shape[0]
+    size = space.shape[0]
+    return size if num_primitives == 1 else num_primitives * (size + 1)
 
 
-def policy(space: Space, outputs: jax.Array, log_std: jax.Array | None = None) -> Policy:
+def policy(space: Space, outputs: jax.Array, log_std: jax.Array | None = None, num_primitives: int = 1) -> Policy:
     """The policy over `space` that a network's outputs describe.
 
     Args:
       space: of actions.
-      outputs: [..., num_policy_outputs(space)].
-      log_std: [D], for a Box: a parameter that does not depend on the observation.
+      outputs: [..., num_policy_outputs(space, num_primitives)]; of a mixture, the gate's logits come first.
+      log_std: [num_primitives * D], for a Box: a parameter that does not depend on the observation.
+      num_primitives: Gaussians of a mixture; their means begin evenly spread over [-1, 1], since primitives that begin
+        alike would stay alike.
     """
     if isinstance(space, Discrete):
         return Categorical(outputs)
@@ -254,7 +310,12 @@ def policy(space: Space, outputs: jax.Array, log_std: jax.Array | None = None) -
         return MultiCategorical(outputs, space.nvec)
     if log_std is None:
         raise ValueError("a policy over a Box needs log_std")
-    return DiagNormal(outputs, jnp.broadcast_to(log_std, outputs.shape))
+    if num_primitives == 1:
+        return DiagNormal(outputs, jnp.broadcast_to(log_std, outputs.shape))
+    shape = (*outputs.shape[:-1], num_primitives, space.shape[0])
+    means = outputs[..., num_primitives:].reshape(shape) + jnp.linspace(-1.0, 1.0, num_primitives)[:, None]
+    primitives = DiagNormal(means, jnp.broadcast_to(log_std.reshape(shape[-2:]), shape))
+    return MixtureNormal(Categorical(outputs[..., :num_primitives]), primitives)
 
 
 def to_environment(space: Space, action: jax.Array) -> jax.Array:

@@ -51,6 +51,7 @@ class PPOConfig:
     activation: str = setting("tanh", "tanh, relu, swish, gelu or elu", _PUREJAXRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
     shared_torso: bool = setting(False, "policy and value share their hidden layers", _PUREJAXRL)
+    num_primitives: int = setting(1, "Gaussians of a mixture policy, for a Box (PMOE)", "arXiv:2104.09122 (unverified)")
     memory: str = setting("none", "none, or gru: a recurrent layer behind the torso", _OURS)
     memory_size: int = setting(128, "width of the memory, and of a hidden layer behind it", "purejaxrl ppo_rnn.py")
     normalize_obs: bool = setting(False, "standardise observations with running moments", _PUREJAXRL)
@@ -58,7 +59,17 @@ class PPOConfig:
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches", "memory_size")
+        check_at_least(
+            self,
+            1,
+            "total_steps",
+            "num_envs",
+            "num_steps",
+            "num_epochs",
+            "num_minibatches",
+            "num_primitives",
+            "memory_size",
+        )
         check_at_least(self, 0, "group_size")
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
@@ -102,7 +113,7 @@ class PPOHparams:
     dpo_alpha: Any = setting(2.0, "objective dpo: how far good actions gain freely, above 0", _DPO, low=1e-6)
     dpo_beta: Any = setting(0.6, "objective dpo: how far bad actions lose freely, above 0", _DPO, low=1e-6)
     rho_max: Any = setting(1.0, "objective vtrace: cap of the importance ratio", _VTRACE, low=0.0)
-    bapo_target: Any = setting(0.4, "objective bapo: share of good actions in the gradient", _BAPO, low=0.0, high=1.0)
+    bapo_target: Any = setting(0.4, "objective bapo: share of good actions in the surrogate", _BAPO, low=0.0, high=1.0)
     bapo_low: Any = setting(0.6, "objective bapo: lower bound of the ratio, at first", _BAPO, low=0.0, high=1.0)
     bapo_low_max: Any = setting(0.9, "objective bapo: lower bound of the ratio, at most", _BAPO, low=0.0, high=1.0)
     bapo_high: Any = setting(1.2, "objective bapo: upper bound of the ratio, at first", _BAPO, low=1.0)
