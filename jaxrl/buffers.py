@@ -79,9 +79,7 @@ def replay(  # noqa: PLR0913 - sizes and numbers of one thing
     References:
       Schaul et al. 2016, arXiv:1511.05952, proportional variant; new transitions get the largest priority so far.
     """
-    rows = capacity // (num_envs * num_steps) * num_steps
-    _check(capacity, rows, num_envs, num_steps, batch_size, num_step_returns)
-    n = num_step_returns
+    rows, n = num_rows(capacity, num_envs, num_steps, batch_size, num_step_returns), num_step_returns
     prioritised = priority_exponent is not None
 
     def init(item: Transition) -> ReplayState:
@@ -175,7 +173,13 @@ def _gather(data: Transition, index: jax.Array, probability: jax.Array, gamma: A
     )
 
 
-def _check(capacity: int, rows: int, num_envs: int, num_steps: int, batch_size: int, n: int) -> None:
+def num_rows(capacity: int, num_envs: int, num_steps: int, batch_size: int, num_step_returns: int) -> int:
+    """How many time steps of all environments a buffer of `capacity` transitions holds.
+
+    Raises:
+      ValueError: if they cannot hold a batch, or n-step sums and one block of rows.
+    """
+    rows, n = capacity // (num_envs * num_steps) * num_steps, num_step_returns
     if n < 1:
         raise ValueError(f"num_step_returns = {n}: expected an integer >= 1")
     if rows * num_envs < batch_size:
@@ -188,3 +192,4 @@ def _check(capacity: int, rows: int, num_envs: int, num_steps: int, batch_size: 
             f"buffer_size = {capacity} holds {rows} steps of {num_envs} environments, fewer than num_step_returns + "
             f"num_steps = {n + num_steps}; use at least {(n + 2 * num_steps) * num_envs}"
         )
+    return rows

@@ -183,7 +183,7 @@ def swept_equals_separate(case: Case) -> None:
 
 def jit_equals_no_jit(case: Case) -> None:
     """One update, op by op, gives what the compiled one gives."""
-    sizes = {"num_envs": 2, "num_steps": 3, "hidden_sizes": (4,), "num_minibatches": 1}
+    sizes = {"num_envs": 2, "num_steps": 3, "hidden_sizes": (4,), "num_minibatches": 1, "num_gradient_steps": 1}
     known = {field.name for field in dataclasses.fields(case.config)}
     small = dataclasses.replace(case.config, **{name: size for name, size in sizes.items() if name in known})
     algorithm = PRESETS[case.preset].make(case.env, small, case.hparams_at(0), case.env.default_params)

@@ -110,3 +110,48 @@ def scripted_agent() -> Agent:
         return state, {}
 
     return Agent(lambda *_: (), lambda num: jnp.zeros(num, jnp.int32), act, update)
+
+
+@struct.dataclass
+class ChainParams:
+    """Traced: steps after which an episode is cut, and whether it starts anywhere instead of at 0."""
+
+    max_steps: int | jax.Array = 1_000_000
+    uniform_start: bool | jax.Array = False
+
+
+class ChainEnv:
+    """States 0, 1, 2, observed as themselves; left (0) and right (1); right from 2 earns 1 and terminates."""
+
+    default_params = ChainParams()
+
+    def reset(self, key: Key, params: ChainParams) -> tuple[ScriptState, jax.Array]:
+        start = jnp.where(params.uniform_start, jax.random.randint(key, (), 0, 3), 0)
+        return ScriptState(start, jnp.int32(0)), start
+
+    def step(self, key: Key, state: ScriptState, action: jax.Array, params: ChainParams) -> tuple[Any, Timestep]:
+        reached = (state.kind == 2) & (action == 1)
+        place = jnp.clip(state.kind + 2 * action - 1, 0, 2)
+        state = ScriptState(place, state.time + 1)
+        cut = state.time >= params.max_steps
+        return state, Timestep(place, reached.astype(jnp.float32), reached, cut & ~reached, place, {})
+
+    def observation_space(self, params: ChainParams) -> Space:
+        return Discrete(3)
+
+    def action_space(self, params: ChainParams) -> Space:
+        return Discrete(2)
+
+
+def chain_values(gamma: float, alpha: float = 0.0, num_steps: int = 1) -> np.ndarray:
+    """Q [3, 2] of the chain by value iteration; soft where alpha > 0, n-step under uniformly random actions."""
+    q = np.zeros((3, 2))
+    for _ in range(500):
+        value = alpha * np.log(np.exp(q / alpha).sum(1)) if alpha else q.max(1)
+        mean = value  # of the n-step return that begins at a state, n counting down
+        for n in range(num_steps):
+            step = np.array([[gamma * mean[max(s - 1, 0)], gamma * mean[s + 1] if s < 2 else 1.0] for s in range(3)])
+            mean = step.mean(1)
+            if n == num_steps - 1:
+                q = step
+    return q

@@ -175,7 +175,7 @@ def test_dtypes_are_kept() -> None:
     assert state.data.terminated.dtype == bool
 
 
-def three_rows(beta_ready: bool = True) -> tuple[Buffer, Any]:
+def three_rows() -> tuple[Buffer, Any]:
     """Three transitions of one environment with priorities 1, 2, 4."""
     buffer = replay(4, 1, 1, 3, GAMMA, 1, 0.6)
     number, zeros = jnp.arange(3.0)[:, None], jnp.zeros((3, 1), bool)
@@ -295,7 +295,7 @@ def test_blocks_that_do_not_fit_are_refused(block: int) -> None:
 @pytest.mark.parametrize("seeds", [1, 2])
 @pytest.mark.parametrize("prioritized", [False, True], ids=["uniform", "prioritised"])
 def test_training_holds_the_buffer_once(prioritized: bool, seeds: int) -> None:
-    """Of a donated state: no copy of the ring, whose 16 MB would show among the temporaries of the whole program."""
+    """Of a donated state: no copy of the ring, whose megabytes would show among the program's temporaries."""
     config = DQNConfig(
         total_steps=2_000, num_envs=4, num_gradient_steps=2, batch_size=16, buffer_size=400_000, fill_steps=16,
         num_step_returns=2, hidden_sizes=(4,), prioritized=prioritized,

@@ -1,4 +1,4 @@
-"""PPO on the probe environments, whose values are known exactly: does it learn them, and the right ones?
+"""PPO and every off-policy agent on the probes, whose values are known exactly: do they learn the right ones?
 
 All probes with the same spaces are trained in one program: `Many` steps every probe and keeps the answer of the one
 that its parameters name, so that `vmap` runs over probes and seeds.
@@ -17,8 +17,10 @@ from flax import struct
 
 import jaxrl
 from jaxrl.algorithm import train
-from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent, ppo
+from jaxrl.networks import Torso
+from jaxrl.presets import PRESETS, PPOConfig, PPOHparams, on_policy_agent, ppo
 from jaxrl.spaces import Box, Discrete
+from jaxrl.value_networks import ActionValues, StateActionValue, apply_ensemble, apply_network
 from jaxrl_envs import probes
 
 GAMMA = 0.8
@@ -52,22 +54,25 @@ class Which:
 
 
 class Many:
-    """The probe number `params.index`."""
+    """The probe number `params.index` of `names`; those whose actions do not matter take any actions."""
 
     default_params = Which()
 
+    def __init__(self, names: list[str] = NAMES, actions: Any = Discrete(2)) -> None:
+        self.probes, self.actions = [PROBES[name] for name in names], actions
+
     def reset(self, key: jax.Array, params: Which) -> Any:
-        return _pick(params.index, [probe.reset(key, probe.default_params) for probe in PROBES.values()])
+        return _pick(params.index, [probe.reset(key, probe.default_params) for probe in self.probes])
 
     def step(self, key: jax.Array, state: Any, action: jax.Array, params: Which) -> Any:
-        answers = [probe.step(key, state, action, probe.default_params) for probe in PROBES.values()]
+        answers = [probe.step(key, state, action, probe.default_params) for probe in self.probes]
         return _pick(params.index, answers)
 
     def observation_space(self, params: Which) -> Box:
         return Box(-1.0, 1.0, (1,))
 
-    def action_space(self, params: Which) -> Discrete:
-        return Discrete(2)
+    def action_space(self, params: Which) -> Any:
+        return self.actions
 
 
 def _pick(index: jax.Array, answers: list[Any]) -> Any:
@@ -161,6 +166,55 @@ def test_without_memory_the_cue_is_worth_nothing() -> None:
 
     _, returns = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), NUM_SEEDS))
     np.testing.assert_allclose(np.nanmean(returns, axis=1), 0.0, atol=0.15)
+
+
+def off_policy_values(name: str, names: list[str]) -> list[np.ndarray]:
+    """Of an agent without an entropy bonus, after training on each probe: V [2 seeds, N] at every observation."""
+    preset, discrete = PRESETS[name.split()[0]], name in ("dqn", "sac discrete")
+    config = dataclasses.replace(
+        preset.config, total_steps=8 * 520, num_envs=8, num_gradient_steps=4, batch_size=64, buffer_size=4096,
+        fill_steps=160, hidden_sizes=(16, 16), activation="tanh",
+    )  # fmt: skip
+    wanted = {
+        "learning_rate": 1e-2, "critic_learning_rate": 1e-2, "alpha_learning_rate": 0.0, "initial_alpha": 1e-6,
+        "entropy_coef": 0.0, "tau": 0.05, "gamma": GAMMA,
+    }  # fmt: skip
+    known = {field.name for field in dataclasses.fields(preset.hparams)}
+    hparams = preset.hparams.replace(**{k: v for k, v in wanted.items() if k in known})
+    env = Many(names, Discrete(2) if discrete else Box(-1.0, 1.0, (1,)))
+
+    def run(index: jax.Array, key: jax.Array) -> Any:
+        return train(key, preset.make(env, config, hparams, Which(index)), config.num_updates)[0].agent.params
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(jnp.arange(len(names)), keys)
+    torso = Torso(config.hidden_sizes, config.activation)
+
+    def value(params: Any, obs: jax.Array) -> jax.Array:
+        if name == "dqn":
+            return apply_network(ActionValues(2, 1, torso, config.dueling), params, obs)[..., 0].max(-1)
+        if discrete:
+            return apply_ensemble(ActionValues(2, 1, torso), params["critic"], obs)[..., 0].mean((0, 2))
+        critic = StateActionValue(2 if name == "dsac_t" else 1, torso)
+        actions = jnp.zeros((len(obs), 1))
+        return apply_ensemble(critic, params["critic"], obs, actions)[..., 0].mean(0)
+
+    everywhere = jax.jit(jax.vmap(jax.vmap(value, (0, None)), (0, None)))
+    return [np.asarray(everywhere(params, jnp.asarray(observations(n))))[i] for i, n in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", ["sac", "sac discrete", "td3", "dsac_t", "mdpo_off", "pmoe"])
+def test_truncation_bootstraps_and_termination_does_not_off_policy(name: str) -> None:
+    endless, ending = off_policy_values(name, ["truncation", "termination"])
+    np.testing.assert_allclose(endless, 1 / (1 - GAMMA), atol=0.25)
+    np.testing.assert_allclose(ending, np.tile(known_values("termination"), (2, 1)), atol=0.25)
+
+
+def test_deep_q_learning_finds_the_known_values() -> None:
+    for name, values in zip(NAMES, off_policy_values("dqn", NAMES), strict=True):
+        known = known_values(name)
+        tolerance = 0.03 * max(1.0, np.abs(known).max())
+        np.testing.assert_allclose(values, np.tile(known, (2, 1)), atol=tolerance, err_msg=name)
 
 
 @pytest.mark.slow

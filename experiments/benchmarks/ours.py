@@ -1,4 +1,4 @@
-"""One measurement of ours in a process of its own: `python -m experiments.benchmarks.ours '{"algorithm": "ppo", …}'`."""
+"""One measurement of ours in a process of its own: `python -m experiments.benchmarks.ours '{"algorithm": …}'`."""
 
 from __future__ import annotations
 

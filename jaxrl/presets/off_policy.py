@@ -17,7 +17,7 @@ from jaxrl.agents.q_learning import dqn as dqn_agent
 from jaxrl.agents.sac import sac as sac_agent
 from jaxrl.agents.td3 import td3 as td3_agent
 from jaxrl.algorithm import Algorithm
-from jaxrl.buffers import replay
+from jaxrl.buffers import num_rows, replay
 from jaxrl.env import Environment
 from jaxrl.loops.off_policy import off_policy
 from jaxrl.presets.base import Preset, check_network
@@ -61,6 +61,7 @@ class OffPolicyConfig:
         )  # fmt: skip
         check_at_least(self, 0, "fill_steps")
         check_network(self)
+        num_rows(self.buffer_size, self.num_envs, self.num_steps, self.batch_size, self.num_step_returns)
         if self.initial_steps > self.buffer_size:
             raise ValueError(
                 f"fill_steps = {self.fill_steps} is more than buffer_size = {self.buffer_size} holds; use a larger "

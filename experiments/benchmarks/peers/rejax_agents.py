@@ -42,7 +42,8 @@ def main(algorithm: str, env: str, seeds: int, total_steps: int, chunks: int, se
     keys = jax.random.split(jax.random.PRNGKey(0), seeds)
     train, keys = (jax.vmap(learner.train), keys) if seeds > 1 else (learner.train, keys[0])
     began = time.perf_counter()
-    timed, given = jax.jit(train).lower(keys).compile(), keys
+    timed: Any = jax.jit(train).lower(keys).compile()
+    given: Any = keys
     compile_seconds = time.perf_counter() - began
     before = {"env_steps": 0, "updates": 0}
     if "fill_buffer" in settings:
@@ -80,7 +81,7 @@ def after_filling(learner: Any, keys: jax.Array, seeds: int) -> tuple[Any, list,
     given = [leaf[0] if flag else leaf for leaf, flag in zip(leaves, shared, strict=True)]
 
     def go_on(*leaves: Any) -> Any:
-        return learner.train(train_state=tree.unflatten(leaves))
+        return learner.train(train_state=jax.tree.unflatten(tree, leaves))
 
     axes = [None if flag else 0 for flag in shared]
     over_seeds = jax.vmap(go_on, axes) if seeds > 1 else go_on
