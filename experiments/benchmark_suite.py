@@ -117,12 +117,30 @@ _PPO_PENDULUM: Settings = {
     "ent_coef": 0.0,
     "anneal_learning_rate": False,
 }
+_A2C_PENDULUM: Settings = {
+    **_NORMALIZE,
+    "num_steps": 8,
+    "learning_rate": 2e-3,
+    "gamma": 0.9,
+    "gae_lambda": 0.9,
+    "ent_coef": 0.0,
+}
 _PPO_MOUNTAIN_CAR: Settings = {
     **_NORMALIZE,
     "num_envs": 16,
     "num_minibatches": 8,
     "learning_rate": 1e-3,
     "gae_lambda": 0.98,
+}
+# With one-step returns half of the seeds forget what they knew, at any of the learning rates tried.
+_DQN_CARTPOLE: Settings = {
+    "total_steps": 150_000,
+    "buffer_size": 100_000,
+    "activation": "swish",
+    "learning_rate": 5e-4,
+    "num_step_returns": 3,
+    "exploration_fraction": 0.3,
+    "epsilon_end": 0.02,
 }
 _SAC_DISCRETE: Settings = {
     "total_steps": 50_000,
@@ -153,9 +171,9 @@ CLASSIC = (
     entry(CARTPOLE, "a2c", {"total_steps": 500_000, **_A2C}, "ours"),
     entry(CARTPOLE, "mdpo", {"total_steps": 500_000}),
     entry(CARTPOLE, "pqn", {"total_steps": 500_000}),
-    entry(CARTPOLE, "dqn", {"total_steps": 100_000}),
-    entry(CARTPOLE, "dqn_c51", {"total_steps": 100_000}),
-    entry(CARTPOLE, "dqn_qr", {"total_steps": 100_000}),
+    entry(CARTPOLE, "dqn", _DQN_CARTPOLE, "ours"),
+    entry(CARTPOLE, "dqn_c51", {**_DQN_CARTPOLE, "v_min": 0.0, "v_max": 100.0}, "ours"),
+    entry(CARTPOLE, "dqn_qr", {**_DQN_CARTPOLE, "num_atoms": 21}, "ours"),
     entry(CARTPOLE, "sac", _SAC_DISCRETE, _REJAX),
     entry(ACROBOT, "ppo", {"total_steps": 307_200, **_PPO_ACROBOT}, "ours"),
     entry(ACROBOT, "ppo_gru", {"total_steps": 307_200, **_PPO_ACROBOT}, "ours"),
@@ -164,8 +182,8 @@ CLASSIC = (
     entry(ACROBOT, "pqn", {"total_steps": 500_000}),
     entry(ACROBOT, "dqn", {"total_steps": 100_000}),
     entry(ACROBOT, "dqn_c51", {"total_steps": 100_000}),
-    entry(ACROBOT, "dqn_qr", {"total_steps": 100_000}),
-    entry(ACROBOT, "sac", {**_SAC_DISCRETE, "discrete_target_entropy": 0.1}, _REJAX),
+    entry(ACROBOT, "dqn_qr", {"total_steps": 100_000, "num_atoms": 21}, "ours"),
+    entry(ACROBOT, "sac", {**_SAC_DISCRETE, "discrete_target_entropy": 0.4}, "ours"),
     entry(MOUNTAIN_CAR, "ppo", {"total_steps": 409_600, **_PPO_MOUNTAIN_CAR}, "ours"),
     entry(MOUNTAIN_CAR, "a2c", {"total_steps": 500_000, **_A2C, **_NORMALIZE, "ent_coef": 0.0}, "ours"),
     entry(MOUNTAIN_CAR, "mdpo", {"total_steps": 500_000}),
@@ -175,8 +193,10 @@ CLASSIC = (
     entry(MOUNTAIN_CAR, "mdpo_off", _MOUNTAIN_CAR, "ours"),
     entry(MOUNTAIN_CAR, "pmoe", {**_MOUNTAIN_CAR, **_HOT}, "ours"),
     entry(PENDULUM, "ppo", {"total_steps": 409_600, **_PPO_PENDULUM}, "ours"),
-    entry(PENDULUM, "a2c", {"total_steps": 500_000, **_A2C, **_NORMALIZE, "gamma": 0.9, "ent_coef": 0.0}, "ours"),
-    entry(PENDULUM, "mdpo", {"total_steps": 500_000, "gamma": 0.9}, "ours"),
+    entry(PENDULUM, "a2c", {"total_steps": 1_000_000, **_A2C_PENDULUM}, "ours"),
+    entry(
+        PENDULUM, "mdpo", {"total_steps": 500_000, "num_minibatches": 8, "learning_rate": 1e-3, "gamma": 0.9}, "ours"
+    ),
     *(entry(PENDULUM, agent, {"total_steps": 20_000}) for agent in ("sac", "td3", "dsac_t", "mdpo_off", "pmoe")),
 )
 

@@ -14,7 +14,7 @@ twelve metrics per iteration. rejax clips every element of the gradient, and kee
 the global norm, over one vector of parameters. PPO: rejax takes an optimiser step for the actor and one for the critic
 on each minibatch, ours one for both. PQN: rejax has Adam, ours RAdam. DQN, SAC, TD3: rejax draws each batch without
 replacement, which sorts the whole buffer, and fills its buffer inside the training loop; ours draws with replacement,
-all batches of an iteration at once, and fills its buffer in `init`. DQN: rejax has a squared loss, ours Huber's. SAC:
+all batches of an iteration at once, and fills its buffer in `init`. SAC:
 rejax updates the actor first, then critics and temperature, and both sides move the targets once per iteration. TD3:
 rejax's actor climbs the mean of its critics, ours the first; both take one actor step per two of the critics.
 Compilation of ours is that of the initial state and of the update, plus the seconds that making the initial states
