@@ -21,6 +21,7 @@ from jaxrl.objectives import (
     ppo_adaptive_kl_objective,
     ppo_kl_objective,
     ppo_objective,
+    spo_objective,
     vtrace_objective,
 )
 from jaxrl.objectives.bapo import HIGH_STEP, LOW_STEP, balanced_bounds, positive_share
@@ -28,6 +29,7 @@ from jaxrl.objectives.common import AdvantageTargets
 from jaxrl.objectives.dpo import dpo_drift
 from jaxrl.objectives.empg import entropy_modulated
 from jaxrl.objectives.kl import adapted_kl_coef, mirror_descent_step_size
+from jaxrl.objectives.spo import spo_surrogate
 from jaxrl.ops.distributions import Categorical, DiagNormal
 from jaxrl.types import Objective, Progress, Rollout
 
@@ -61,6 +63,7 @@ FAMILY = {
     "ppo_adaptive_kl": ppo_adaptive_kl_objective,
     "mdpo": mdpo_objective,
     "dpo": dpo_objective,
+    "spo": spo_objective,
     "vtrace": vtrace_objective,
     "empg": empg_objective,
 }
@@ -409,3 +412,16 @@ def test_empg_favours_sure_steps() -> None:
 def test_empg_without_modulation_is_ppo() -> None:
     hp = HP.replace(empg_k=0.0, empg_bonus=0.0)
     assert_trees_close(*two_gradients(empg_objective(hp), ppo_objective(hp)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [(1.0, 2.0, 2.0), (1.2, 2.0, 2.2), (1.5, 2.0, 1.75), (0.8, -1.0, -0.9), (1.5, -1.0, -2.125)],
+)
+def test_spo_surrogate_by_hand(ratio: float, advantage: float, expected: float) -> None:
+    assert spo_surrogate(jnp.float32(ratio), jnp.float32(advantage), 0.2) == pytest.approx(expected, abs=1e-6)
+
+
+def test_spo_is_greatest_at_the_bound_on_the_side_of_the_advantage() -> None:
+    slope = jax.vmap(jax.grad(spo_surrogate), (0, 0, None))(jnp.array([1.2, 0.8]), jnp.array([3.0, -3.0]), 0.2)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-5)

@@ -24,6 +24,7 @@ from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.kl import mdpo_objective, ppo_adaptive_kl_objective, ppo_kl_objective
 from jaxrl.objectives.ppo import clip_higher_objective, ppo_objective
 from jaxrl.objectives.risk import risk_ppo_objective
+from jaxrl.objectives.spo import spo_objective
 from jaxrl.objectives.vtrace import vtrace_objective
 from jaxrl.types import Objective
 
@@ -52,6 +53,7 @@ OBJECTIVES: dict[str, Make] = {
     "ppo": _with_critic(ppo_objective),
     "clip_higher": _with_critic(clip_higher_objective),
     "bapo": _with_critic(bapo_objective),
+    "spo": _with_critic(spo_objective),
     "ppo_kl": _with_critic(ppo_kl_objective),
     "ppo_adaptive_kl": _with_critic(ppo_adaptive_kl_objective),
     "mdpo": _with_critic(mdpo_objective),
@@ -80,5 +82,6 @@ __all__ = [
     "ppo_kl_objective",
     "ppo_objective",
     "risk_ppo_objective",
+    "spo_objective",
     "vtrace_objective",
 ]
