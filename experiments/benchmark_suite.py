@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from experiments.ppo_learning import SETTINGS as PPO_SETTINGS
+
 Scale = Literal["smoke", "cpu", "gpu"]
 Settings = dict[str, Any]
 NUM_SEEDS = {"smoke": 2, "cpu": 5, "gpu": 10}
@@ -106,17 +108,8 @@ _REJAX = "rejax configs/gymnax, half the share of the target per update"
 _A2C: Settings = {"learning_rate": 3e-3, "gae_lambda": 0.95}
 _NORMALIZE: Settings = {"normalize_obs": True, "normalize_reward": True}
 _PPO_ACROBOT: Settings = {"num_envs": 8, "learning_rate": 1e-3, "normalize_obs": True}
-_PPO_PENDULUM: Settings = {
-    **_NORMALIZE,
-    "num_envs": 8,
-    "num_steps": 256,
-    "num_epochs": 10,
-    "num_minibatches": 32,
-    "learning_rate": 1e-3,
-    "gamma": 0.9,
-    "ent_coef": 0.0,
-    "anneal_learning_rate": False,
-}
+# As in `ppo_learning`, whatever the length.
+_PPO_PENDULUM: Settings = {name: value for name, value in PPO_SETTINGS[PENDULUM].items() if name != "total_steps"}
 _A2C_PENDULUM: Settings = {
     **_NORMALIZE,
     "num_steps": 8,

@@ -198,6 +198,8 @@ def test_seeds_vmapped_at_real_widths_do_not_wait_for_each_other() -> None:
         "env = jaxrl.make_env('jaxrl/probe_discount')\n"
         "algorithm = jaxrl.ppo(env, jaxrl.PPOConfig(total_steps=1024))\n"
         "keys = jax.random.split(jax.random.key(0), 4)\n"
-        "jax.block_until_ready(jax.jit(jax.vmap(lambda k: jaxrl.train(k, algorithm, 2)))(keys))\n"
+        "_, metrics = jax.jit(jax.vmap(lambda k: jaxrl.train(k, algorithm, 2)))(keys)\n"
+        "print(metrics['loss/value'].shape, bool((metrics['loss/value'] > 0).all()))\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "(4, 2) True"

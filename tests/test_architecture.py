@@ -98,7 +98,8 @@ def test_imports_point_one_way(module: str) -> None:
 
 def test_the_rules_are_about_something() -> None:
     """The parser sees the imports, and the table the layers; else the tests here would pass for nothing."""
-    assert {"jaxrl.agents.actor_critic", "jaxrl.loops.on_policy"} <= IMPORTS["jaxrl.presets.on_policy"]
+    assert {"jaxrl.agents.actor_critic", "jaxrl.presets.base"} <= IMPORTS["jaxrl.presets.on_policy"]
+    assert "jaxrl.loops.on_policy" in IMPORTS["jaxrl.presets.base"]
     assert "jaxrl.ops.returns" in IMPORTS["jaxrl.objectives.common"]
     assert "jaxrl_envs.probes" in MODULES
     assert "brax.envs" in dynamic_imports(TREES["jaxrl.adapters.brax"])

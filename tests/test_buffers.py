@@ -279,8 +279,10 @@ def test_buffers_that_are_too_small_say_what_would_do(arguments: tuple[Any, ...]
 
 
 def test_the_size_that_the_error_names_is_enough() -> None:
-    replay(28, 4, 1, 8, GAMMA, 5)
-    replay(44, 4, 4, 8, GAMMA, 3)
+    for named, num_envs, num_steps, n, rows in ((28, 4, 1, 5, 7), (44, 4, 4, 3, 8)):
+        buffer = replay(named, num_envs, num_steps, 8, GAMMA, n)
+        item = jax.tree.map(lambda leaf: leaf[0, 0], stacked(make_rows(np.random.default_rng(0), 0, 1, 1)))
+        assert buffer.init(item).data.reward.shape == (rows, num_envs)
 
 
 @pytest.mark.parametrize("block", [3, 10])

@@ -300,7 +300,11 @@ def test_plans_survive_json() -> None:
 
 def test_traced_hyperparameters_are_left_alone() -> None:
     """Checks of numbers belong to the host: under tracing a constructor must not look at values."""
-    jax.eval_shape(
-        lambda lr: ppo(truncation_probe(), PPOConfig(**TINY), PPOHparams(learning_rate=lr)).init(jax.random.key(0)),
-        jnp.float32(-1.0),
-    )
+
+    def init(learning_rate: Any) -> Any:
+        return ppo(truncation_probe(), PPOConfig(**TINY), PPOHparams(learning_rate=learning_rate)).init(
+            jax.random.key(0)
+        )
+
+    traced = jax.eval_shape(init, jnp.float32(-1.0))
+    assert traced == jax.eval_shape(lambda: init(1e-3))

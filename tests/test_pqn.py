@@ -13,8 +13,7 @@ from helpers import TINY, assert_trees_close, assert_trees_equal
 from test_probes_learning import GAMMA, NAMES, Many, Which, known_values, observations
 
 import jaxrl
-from jaxrl.agents.common import epsilon_greedy
-from jaxrl.agents.pqn import epsilon_at
+from jaxrl.agents.common import epsilon_at, epsilon_greedy
 from jaxrl.algorithm import train
 from jaxrl.networks import Torso
 from jaxrl.ops.statistics import RunningMoments

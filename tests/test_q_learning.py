@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers import ChainEnv, ChainParams, chain_values
 
-from jaxrl.agents.q_learning import epsilon_schedule, importance_weights
+from jaxrl.agents.common import epsilon_at
+from jaxrl.agents.q_learning import importance_weights
 from jaxrl.algorithm import train
 from jaxrl.presets import PRESETS, DQNConfig, DQNHparams, dqn
 from jaxrl.spaces import Box
@@ -197,10 +198,10 @@ def test_the_target_moves_after_every_period(period: int, moves: list[int], tau:
 
 def test_epsilon_by_hand() -> None:
     hp = DQNHparams(epsilon_start=1.0, epsilon_end=0.2, exploration_fraction=0.5)
-    values = [float(epsilon_schedule(fraction, hp)) for fraction in (0.0, 0.25, 0.5, 0.9)]
+    values = [float(epsilon_at(fraction, hp)) for fraction in (0.0, 0.25, 0.5, 0.9)]
     np.testing.assert_allclose(values, [1.0, 0.6, 0.2, 0.2], rtol=1e-6)
     at_once = hp.replace(exploration_fraction=0.0)  # type: ignore[attr-defined]
-    assert float(epsilon_schedule(0.1, at_once)) == pytest.approx(0.2)
+    assert float(epsilon_at(0.1, at_once)) == pytest.approx(0.2)
 
 
 def test_epsilon_follows_the_progress_and_the_actions_follow_epsilon() -> None:

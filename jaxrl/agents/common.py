@@ -31,6 +31,20 @@ def epsilon_greedy(key: Key, q_values: jax.Array, epsilon: jax.Array | float) ->
     return jnp.where(coin < epsilon, random_action, jnp.argmax(q_values, -1).astype(jnp.int32))
 
 
+def epsilon_at(fraction: jax.Array | float, hp: Any) -> jax.Array:
+    """Share of random actions after a `fraction` of the lifetime.
+
+    Args:
+      fraction: in [0, 1].
+      hp: has `epsilon_start` and `epsilon_end`, between which it moves linearly during the first
+        `exploration_fraction` of the lifetime; with 0, it is the former for one rollout.
+    Returns:
+      float32 scalar.
+    """
+    share = jnp.clip(fraction / jnp.maximum(hp.exploration_fraction, 1e-8), 0.0, 1.0)
+    return jnp.asarray(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start), jnp.float32)
+
+
 @struct.dataclass
 class RewardScaler:
     """What divides rewards: moments of the discounted return so far, and that return at the last step, [B]."""

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.common import check_normalizable, epsilon_greedy, init_obs_moments, init_reward_scaler, scale_rewards
+from jaxrl.agents.common import (
+    check_normalizable,
+    epsilon_at,
+    epsilon_greedy,
+    init_obs_moments,
+    init_reward_scaler,
+    scale_rewards,
+)
 from jaxrl.networks import Torso, encode, resolve_torso
 from jaxrl.ops.minibatch import descend, init_optimizer, minibatches
 from jaxrl.ops.returns import lambda_return
@@ -105,17 +112,3 @@ def parallel_q_network(obs_space: Space, action_space: Space, config: Any, hp: A
         return PQNState(params, opt_state, epsilon, moments, scaler), metrics
 
     return Agent(init, lambda num_envs: (), act, update)
-
-
-def epsilon_at(fraction: jax.Array | float, hp: Any) -> jax.Array:
-    """Share of random actions after a `fraction` of the lifetime.
-
-    Args:
-      fraction: in [0, 1].
-      hp: has `epsilon_start` and `epsilon_end`, between which it moves linearly during the first
-        `exploration_fraction` of the lifetime; with 0, it is the former for one rollout.
-    Returns:
-      float32 scalar.
-    """
-    share = jnp.clip(fraction / jnp.maximum(hp.exploration_fraction, 1e-8), 0.0, 1.0)
-    return jnp.asarray(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start), jnp.float32)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl.agents.common import Normalizers, epsilon_greedy, init_normalizers, normalized, observe
+from jaxrl.agents.common import Normalizers, epsilon_at, epsilon_greedy, init_normalizers, normalized, observe
 from jaxrl.agents.off_policy import every, polyak
 from jaxrl.networks import Torso, resolve_torso
 from jaxrl.ops.minibatch import gradient_step, init_optimizer
@@ -126,7 +126,7 @@ def dqn(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
         params = network.init(key, normalized(normalizers, obs_space, blank))
         # A copy: a donated state must not hold one buffer twice.
         target_params = jax.tree.map(jnp.copy, params)
-        epsilon = jnp.asarray(hp.epsilon_start, jnp.float32)
+        epsilon = epsilon_at(0.0, hp)
         return DQNState(params, target_params, init_optimizer(tx, params), epsilon, normalizers)
 
     def act(
@@ -159,7 +159,7 @@ def dqn(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
         def move_target(state: DQNState) -> tuple[DQNState, Metrics]:
             return dataclasses.replace(state, target_params=polyak(state.target_params, state.params, hp.tau)), {}
 
-        epsilon = epsilon_schedule(progress.fraction, hp)
+        epsilon = epsilon_at(progress.fraction, hp)
         state = dataclasses.replace(state, params=params, opt_state=opt_state, epsilon=epsilon)
         # After the last of a period's updates, so that a run does not begin with a copy of one update's parameters.
         state, _ = every(config.target_period, progress.update + 1, move_target, state)
@@ -169,12 +169,6 @@ def dqn(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
         return dataclasses.replace(state, normalizers=observe(state.normalizers, experience, hp.gamma))
 
     return Agent(init, lambda num_envs: (), act, update, observed)
-
-
-def epsilon_schedule(fraction: jax.Array | float, hp: Any) -> jax.Array:
-    """Linear from `epsilon_start` to `epsilon_end` over the first `exploration_fraction` of the lifetime."""
-    remaining = jnp.clip(1.0 - fraction / jnp.maximum(hp.exploration_fraction, 1e-8), 0.0, 1.0)
-    return hp.epsilon_end + (hp.epsilon_start - hp.epsilon_end) * remaining
 
 
 def importance_weights(probability: jax.Array, beta: jax.Array | float) -> jax.Array:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import off_policy, on_policy
+from jaxrl.presets import continuous, on_policy, q_learning
 from jaxrl.presets.base import Preset
-from jaxrl.presets.off_policy import (
-    DQNConfig,
-    DQNHparams,
+from jaxrl.presets.continuous import (
     DSACTConfig,
     DSACTHparams,
     MDPOOffConfig,
@@ -17,7 +15,6 @@ from jaxrl.presets.off_policy import (
     SACHparams,
     TD3Config,
     TD3Hparams,
-    dqn,
     dsac_t,
     mdpo_off,
     pmoe,
@@ -27,9 +24,10 @@ from jaxrl.presets.off_policy import (
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
+from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
 from jaxrl.settings import suggest
 
-PRESETS: dict[str, Preset] = {**on_policy.PRESETS, **PQN_PRESETS, **off_policy.PRESETS}
+PRESETS: dict[str, Preset] = {**on_policy.PRESETS, **PQN_PRESETS, **q_learning.PRESETS, **continuous.PRESETS}
 
 __all__ = [
     "DQNConfig",

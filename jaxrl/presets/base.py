@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxrl.algorithm import Algorithm
+from jaxrl.env import Environment
+from jaxrl.loops.on_policy import on_policy
 from jaxrl.networks import ACTIVATIONS, TORSOS
 from jaxrl.settings import check_choice
 from jaxrl.types import Agent
@@ -31,6 +33,37 @@ class Preset(NamedTuple):
     make: Callable[..., Algorithm]
     overrides: dict[str, dict[str, Any]]
     action_spaces: str = "Discrete, MultiDiscrete, Box"
+
+
+class OnPolicyLengths:
+    """What follows from `total_steps`, `num_envs` and `num_steps` of an on-policy configuration."""
+
+    total_steps: int
+    num_envs: int
+    num_steps: int
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.total_steps // self.steps_per_update
+
+
+def on_policy_algorithm(agent: Agent, env: Environment, config: Any, env_params: Any) -> Algorithm:
+    """An agent on the on-policy loop, as long and as wide as `config` says."""
+    return on_policy(
+        agent,
+        env,
+        env_params,
+        num_envs=config.num_envs,
+        num_steps=config.num_steps,
+        num_updates=config.num_updates,
+        reset_pool=config.reset_pool,
+    )
 
 
 def check_network(config: Any) -> None:

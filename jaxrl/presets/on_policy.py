@@ -10,11 +10,10 @@ from flax import struct
 from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
-from jaxrl.loops.on_policy import on_policy
 from jaxrl.networks import MEMORIES
 from jaxrl.objectives import OBJECTIVES
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
-from jaxrl.presets.base import Preset, check_lengths, check_network
+from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Objective
 
@@ -29,7 +28,7 @@ _RISK = "Ren et al. 2025, arXiv:2510.00911"
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(OnPolicyLengths):
     """What fixes shapes and branches of an on-policy actor-critic run."""
 
     total_steps: int = setting(500_000, "environment steps of one run; rounded down to whole updates", _PUREJAXRL)
@@ -83,16 +82,6 @@ class PPOConfig:
                 f"num_envs = {self.num_envs} is not divisible by group_size = {self.group_size}; "
                 f"use 0 for all environments, or {min(fits, key=lambda size: abs(size - self.group_size))}"
             )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return self.total_steps // self.steps_per_update
 
 
 @struct.dataclass
@@ -163,15 +152,7 @@ def ppo(
       Schulman et al. 2017, arXiv:1707.06347. Differs: truncation bootstraps from the final observation.
     """
     params = env.default_params if env_params is None else env_params
-    return on_policy(
-        on_policy_agent(env, config, hp, params, objective),
-        env,
-        params,
-        num_envs=config.num_envs,
-        num_steps=config.num_steps,
-        num_updates=config.num_updates,
-        reset_pool=config.reset_pool,
-    )
+    return on_policy_algorithm(on_policy_agent(env, config, hp, params, objective), env, config, params)
 
 
 A2C_CONFIG = PPOConfig(

@@ -10,8 +10,7 @@ from flax import struct
 from jaxrl.agents.pqn import parallel_q_network
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
-from jaxrl.loops.on_policy import on_policy
-from jaxrl.presets.base import Preset, check_lengths, check_network
+from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
 from jaxrl.settings import check_at_least, setting
 from jaxrl.types import Agent
 
@@ -22,7 +21,7 @@ _OURS = "jaxrl"
 
 
 @dataclasses.dataclass(frozen=True)
-class PQNConfig:
+class PQNConfig(OnPolicyLengths):
     """What fixes shapes and branches of a PQN run."""
 
     total_steps: int = setting(500_000, "environment steps of one run; rounded down to whole updates", _CARTPOLE)
@@ -43,16 +42,6 @@ class PQNConfig:
         check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches")
         check_network(self)
         check_lengths(self)
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return self.total_steps // self.steps_per_update
 
 
 @struct.dataclass
@@ -101,15 +90,7 @@ def pqn(
       Gallici et al. 2024, arXiv:2407.04811. Differs: see `parallel_q_network`.
     """
     params = env.default_params if env_params is None else env_params
-    return on_policy(
-        pqn_agent(env, config, hp, params),
-        env,
-        params,
-        num_envs=config.num_envs,
-        num_steps=config.num_steps,
-        num_updates=config.num_updates,
-        reset_pool=config.reset_pool,
-    )
+    return on_policy_algorithm(pqn_agent(env, config, hp, params), env, config, params)
 
 
 PRESETS: dict[str, Preset] = {
