@@ -14,7 +14,7 @@ from test_objectives import HP, flat, random_rollout
 
 from jaxrl.algorithm import train
 from jaxrl.objectives import OBJECTIVES, Slots, assemble
-from jaxrl.objectives.common import AdvantageTargets, gae_advantage, weighted_mean
+from jaxrl.objectives.common import AdvantageTargets, Collected, gae_advantage, weighted_mean
 from jaxrl.objectives.host import approximate_kl, importance_ratio
 from jaxrl.ops.distributions import Categorical
 from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent, ppo
@@ -129,8 +129,9 @@ def test_ratio_and_its_kl_by_hand() -> None:
 def test_every_slot_is_used() -> None:
     """An objective of our own, on two samples: -mean w (2 ratio A) + mean w 3 + .7 value loss - .03 mean w H."""
 
-    def advantage(state: Any, outputs: Any, next_outputs: Any, rollout: Any, progress: Any, weight: Any) -> Any:
-        return rollout.reward * weight, rollout.reward + 1.0, state + progress.update
+    def advantage(state: Any, seen: Collected) -> Any:
+        reward = seen.rollout.reward
+        return reward * seen.weight, reward + 1.0, state + seen.progress.update
 
     slots = Slots(
         advantage,

@@ -36,20 +36,35 @@ class AdvantageTargets(NamedTuple):
     policy: Any = None
 
 
-def gae_advantage(hp: Any) -> Callable[..., tuple[jax.Array, jax.Array, Any]]:
+class Collected(NamedTuple):
+    """What an advantage is estimated from, outside the inner gradient.
+
+    Attributes:
+      outputs, next_outputs: of the network at `obs` and at the true successor, leaves [T, B, …].
+      rollout: leaves [T, B, …].
+      progress: of the lifetime.
+      weight: [T, B], of the steps in everything that trains the policy; `None` for ones.
+    """
+
+    outputs: dict[str, Any]
+    next_outputs: dict[str, Any]
+    rollout: Rollout
+    progress: Progress
+    weight: Any = None
+
+
+# (state, what was collected) -> (advantage [T, B], value targets [T, B], state)
+AdvantageSlot = Callable[[Any, Collected], tuple[jax.Array, jax.Array, Any]]
+
+
+def gae_advantage(hp: Any) -> AdvantageSlot:
     """The usual advantage slot: GAE, with λ-returns as value targets. `hp` has `gamma` and `gae_lambda`."""
 
-    def advantage(
-        state: Any,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        flags, values = (rollout.terminated, rollout.truncated), (outputs["value"], next_outputs["value"])
-        advantage = gae(rollout.reward, *flags, *values, hp.gamma, hp.gae_lambda)
-        return advantage, advantage + outputs["value"], state
+    def advantage(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        rollout, value, next_value = seen.rollout, seen.outputs["value"], seen.next_outputs["value"]
+        flags = (rollout.terminated, rollout.truncated)
+        advantage = gae(rollout.reward, *flags, value, next_value, hp.gamma, hp.gae_lambda)
+        return advantage, advantage + value, state
 
     return advantage
 

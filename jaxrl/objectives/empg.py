@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import gae_advantage, standardize, weighted_mean
+from jaxrl.objectives.common import Collected, gae_advantage, standardize, weighted_mean
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.ppo import clip_between, ppo_bounds
-from jaxrl.types import Objective, Progress, Rollout
+from jaxrl.types import Objective
 
 
 def entropy_modulated(
@@ -62,19 +62,12 @@ def empg_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: 
     """
     critic = gae_advantage(hp)
 
-    def advantage(
-        state: Any,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        estimate, returns, state = critic(state, outputs, next_outputs, rollout, progress, weight)
+    def advantage(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        estimate, returns, state = critic(state, seen)
         if normalize_advantage != "none":
             estimate = standardize(estimate)
-        entropies = (outputs["policy"].entropy(), next_outputs["policy"].entropy())
+        entropies = (seen.outputs["policy"].entropy(), seen.next_outputs["policy"].entropy())
         rates = (hp.empg_k, hp.empg_bonus_k)
-        return entropy_modulated(estimate, *entropies, rollout.terminated, rates, hp.empg_bonus), returns, state
+        return entropy_modulated(estimate, *entropies, seen.rollout.terminated, rates, hp.empg_bonus), returns, state
 
     return assemble(hp, Slots(advantage, clip=clip_between(ppo_bounds(hp))), normalize_advantage, clip_value)

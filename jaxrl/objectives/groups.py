@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import betaln
 
-from jaxrl.objectives.common import gae_advantage
+from jaxrl.objectives.common import Collected, gae_advantage
 from jaxrl.objectives.episodes import complete_episodes, episode_return, last_steps
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.ppo import clip_between, ppo_bounds
-from jaxrl.types import Objective, Progress, Rollout
+from jaxrl.types import Objective
 
 _MAX_BNPO_WEIGHT = 1e6
 _MIN_RATE_VARIANCE = 1e-6  # below, the moments are rounding, and the two shapes of the Beta too large for float32
@@ -136,15 +136,9 @@ def group_objective(hp: Any, equation: Equation, group_size: int = 0, clip_value
     """
     critic = gae_advantage(hp)
 
-    def advantage(
-        state: Any,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        _, returns, _ = critic((), outputs, next_outputs, rollout, progress, weight)
+    def advantage(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        _, returns, _ = critic((), seen)
+        rollout, weight = seen.rollout, seen.weight
         size = group_size or weight.shape[1]
         count = to_groups(last_steps(rollout, weight), size)
         estimate = equation(to_groups(episode_return(rollout), size), count)

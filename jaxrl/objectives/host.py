@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import AdvantageTargets, no_heads, no_state, standardize, unchanged, weighted_mean
+from jaxrl.objectives.common import (
+    AdvantageSlot,
+    AdvantageTargets,
+    Collected,
+    no_heads,
+    no_state,
+    standardize,
+    unchanged,
+    weighted_mean,
+)
 from jaxrl.objectives.common import value_loss as value_loss_fn
 from jaxrl.types import Metrics, Objective, Progress, Rollout
 
@@ -39,8 +48,7 @@ class Slots(NamedTuple):
     """What an objective is assembled from; pure functions. Numbers that they close over may be traced.
 
     Attributes:
-      advantage: `(state, outputs, next_outputs, rollout [T, B], progress, weight) -> (advantage, value targets,
-        state)`, both [T, B]; outside the inner gradient.
+      advantage: `(state, Collected) -> (advantage, value targets, state)`, both [T, B]; outside the inner gradient.
       ratio: `(log_prob, old_log_prob) -> [N]`.
       clip: `(ratio, advantage, weight) -> (what is maximised [N], Metrics)`. Where it clips, it does so between
         explicit bounds (low, high) on the ratio.
@@ -51,7 +59,7 @@ class Slots(NamedTuple):
       report: `state -> Metrics`.
     """
 
-    advantage: Callable[..., tuple[jax.Array, jax.Array, Any]]
+    advantage: AdvantageSlot
     ratio: Callable[[jax.Array, jax.Array], jax.Array] = importance_ratio
     clip: Callable[..., tuple[jax.Array, Metrics]] = unclipped
     regulariser: Callable[..., tuple[jax.Array, Metrics]] | None = None
@@ -79,7 +87,7 @@ def assemble(hp: Any, slots: Slots, normalize_advantage: str = "none", clip_valu
         state: Any, outputs: dict[str, Any], next_outputs: dict[str, Any], rollout: Rollout, progress: Progress
     ) -> tuple[AdvantageTargets, Any]:
         weight = slots.mask(rollout) if slots.mask else None
-        advantage, returns, state = slots.advantage(state, outputs, next_outputs, rollout, progress, weight)
+        advantage, returns, state = slots.advantage(state, Collected(outputs, next_outputs, rollout, progress, weight))
         if normalize_advantage == "batch":
             advantage = standardize(advantage, weight)
         policy, value = outputs["policy"], outputs["value"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import AdvantageTargets, gae_advantage, weighted_mean
+from jaxrl.objectives.common import AdvantageSlot, AdvantageTargets, Collected, gae_advantage, weighted_mean
 from jaxrl.objectives.host import Slots, assemble
-from jaxrl.types import Metrics, Objective, Progress, Rollout
+from jaxrl.types import Metrics, Objective, Progress
 
 _KL_COEF_BOUNDS = (2.0**-20, 2.0**20)
 
@@ -103,19 +102,12 @@ def mdpo_objective(hp: Any, normalize_advantage: str = "batch", clip_value: bool
     )
 
 
-def _scheduled(advantage: Callable[..., Any]) -> Callable[..., Any]:
+def _scheduled(advantage: AdvantageSlot) -> AdvantageSlot:
     """The same advantage slot, whose state becomes the step size of this update."""
 
-    def slot(
-        state: Any,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        estimate, returns, _ = advantage(state, outputs, next_outputs, rollout, progress, weight)
-        return estimate, returns, mirror_descent_step_size(progress)
+    def slot(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        estimate, returns, _ = advantage(state, seen)
+        return estimate, returns, mirror_descent_step_size(seen.progress)
 
     return slot
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl.objectives.common import gae_advantage
+from jaxrl.objectives.common import Collected, gae_advantage
 from jaxrl.objectives.episodes import complete_episodes, episode_return, last_steps
 from jaxrl.objectives.groups import group_normalized
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.ppo import clip_between, ppo_bounds
-from jaxrl.types import Metrics, Objective, Progress, Rollout
+from jaxrl.types import Metrics, Objective
 
 
 @struct.dataclass
@@ -102,15 +102,9 @@ def risk_ppo_objective(hp: Any, clip_value: bool = False) -> Objective:
     """
     critic = gae_advantage(hp)
 
-    def advantage(
-        state: Quantiles,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, Quantiles]:
-        _, targets, _ = critic((), outputs, next_outputs, rollout, progress, weight)
+    def advantage(state: Quantiles, seen: Collected) -> tuple[jax.Array, jax.Array, Quantiles]:
+        _, targets, _ = critic((), seen)
+        rollout, weight = seen.rollout, seen.weight
         returns, count = episode_return(rollout), last_steps(rollout, weight)
         levels = (hp.risk_low, hp.risk_high)
         state = begun_quantiles(state, returns, count, levels)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl.objectives.common import Collected
 from jaxrl.objectives.host import Slots, assemble, importance_ratio
 from jaxrl.ops.returns import vtrace
-from jaxrl.types import Objective, Progress, Rollout
+from jaxrl.types import Objective
 
 
 def vtrace_objective(hp: Any, normalize_advantage: str = "none", clip_value: bool = False) -> Objective:
@@ -27,17 +28,10 @@ def vtrace_objective(hp: Any, normalize_advantage: str = "none", clip_value: boo
       Espeholt et al. 2018, arXiv:1802.01561, sec. 4.
     """
 
-    def advantage(
-        state: Any,
-        outputs: dict[str, Any],
-        next_outputs: dict[str, Any],
-        rollout: Rollout,
-        progress: Progress,
-        weight: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        values = (outputs["value"], next_outputs["value"])
-        on_policy = jnp.ones_like(outputs["value"])
-        target, estimate = vtrace(rollout, *values, on_policy, hp.gamma, hp.gae_lambda, hp.rho_max)
+    def advantage(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        values = (seen.outputs["value"], seen.next_outputs["value"])
+        on_policy = jnp.ones_like(values[0])
+        target, estimate = vtrace(seen.rollout, *values, on_policy, hp.gamma, hp.gae_lambda, hp.rho_max)
         return estimate, target, state
 
     def weighted_score(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
