@@ -22,11 +22,12 @@ NOTEBOOKS := $(VENV)/.installed-notebooks
 PEERS := $(PEERS_VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint format types doctest notebooks wheel-test bench-peers clean
+.PHONY: help demo test thorough slow lint format types doctest notebooks wheel-test bench-peers clean
 
 help:
 	@echo "make demo         install, then sweep PPO on CartPole-v1: 3 learning rates x 2 clip ranges x 8 seeds"
-	@echo "make test         install what tests need, then run them (make slow: the learning thresholds)"
+	@echo "make test         install what tests need, then run the quick tests"
+	@echo "make thorough     the same checks for every agent, objective and environment (make slow: learning thresholds)"
 	@echo "make lint         ruff check and format check (make format: apply)"
 	@echo "make types        mypy"
 	@echo "make doctest      the examples in the docstrings"
@@ -64,6 +65,9 @@ demo: $(CORE)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+thorough: $(DEV)
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m thorough
 
 slow: $(DEV)
 	$(BIN)/python -m pytest -m slow

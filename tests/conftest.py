@@ -40,3 +40,12 @@ def probe() -> Probe:
 def pytest_configure(config: pytest.Config) -> None:
     # Two workers share the compilation cache, whose files JAX does not write atomically: half a file is compiled again.
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry:UserWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cases of a parametrised test that its mark `quick` does not name are thorough: CI runs them, later."""
+    for item in items:
+        mark, case = item.get_closest_marker("quick"), item.name.partition("[")[2].rstrip("]")
+        if mark and not any(f"{case}-".startswith(f"{name}-") for name in mark.args):
+            item.add_marker(pytest.mark.thorough)

@@ -23,6 +23,7 @@ from jaxrl.spaces import Box, Discrete, MultiDiscrete
 OFFLINE = [name for name in GYMNAX_ENVS if name != "MNISTBandit-bsuite"]
 
 
+@pytest.mark.quick("CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "DeepSea-bsuite")
 @pytest.mark.parametrize("name", OFFLINE)
 def test_every_gymnax_environment_passes_check_environment(name):
     # Uncompiled, the hundreds of operations of a MinAtar step take longer than all the rest.

@@ -18,6 +18,7 @@ QUICKEST = [
 ]
 
 
+@pytest.mark.quick("fast", "inverted_pendulum")
 @pytest.mark.parametrize(("name", "backend"), QUICKEST)
 def test_brax_environments_pass_check_environment(name, backend):
     env = make_env(f"brax/{name}", **({"backend": backend} if backend else {}))

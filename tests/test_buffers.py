@@ -109,6 +109,7 @@ def chi_square_is_plausible(counts: np.ndarray, probability: np.ndarray) -> bool
     return float(((counts - expected) ** 2 / expected).sum()) < degrees + 5 * np.sqrt(2 * degrees)
 
 
+@pytest.mark.quick("1-1", "2-2", "1-4-prioritised")
 @pytest.mark.parametrize("exponent", [None, 0.6], ids=["uniform", "prioritised"])
 @pytest.mark.parametrize("n", [1, 2, 4])
 @pytest.mark.parametrize("num_steps", [1, 2])

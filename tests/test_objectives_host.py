@@ -50,6 +50,7 @@ def settings() -> PPOHparams:
     return jax.tree.map(lambda x: jnp.array([x, 0.9 * x], jnp.float32), PPOHparams())
 
 
+@pytest.mark.quick("ppo", "ppo_adaptive_kl", "risk_ppo")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_is_a_pure_function_of_its_numbers(name: str) -> None:
     """jit = no jit; `vmap` over all hyperparameters = one by one; a reward of a million keeps everything finite."""
@@ -218,6 +219,7 @@ BANDIT = PPOConfig(
 )
 
 
+@pytest.mark.quick("ppo", "grpo", "vtrace")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_learns_the_best_arm(name: str) -> None:
     """30 updates of the actual loop."""

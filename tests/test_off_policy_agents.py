@@ -107,6 +107,7 @@ def test_targets_move_by_tau(name: str) -> None:
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.quick("dqn", "sac")
 @pytest.mark.parametrize("name", ["dqn", "sac", "sac discrete", "td3", "dsac_t", "mdpo_off", "pmoe"])
 def test_a_bandit_is_learnt_in_200_updates(name: str) -> None:
     discrete = name in ("dqn", "sac discrete")

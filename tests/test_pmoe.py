@@ -52,6 +52,7 @@ def split(actor: Any, num: int) -> tuple[Any, Any]:
     return [leaf[..., :num] for leaf in leaves], [leaf[..., num:] for leaf in leaves]
 
 
+@pytest.mark.quick("frequency")
 @pytest.mark.parametrize("routing", ["frequency", "score", "gumbel"])
 def test_the_gates_loss_moves_the_gate_alone(routing: str) -> None:
     """And nothing else moves it: without hidden layers, the head tells them apart."""
@@ -158,6 +159,7 @@ def on_hills(actions: np.ndarray) -> np.ndarray:
     return np.stack([(np.abs(actions - place) < 0.3).mean(1) for place in (-0.6, 0.6)], 1)
 
 
+@pytest.mark.quick("frequency-gate")
 @pytest.mark.parametrize(
     ("routing", "weighting"), [("frequency", "gate"), ("frequency", "best"), ("score", "gate"), ("gumbel", "gate")]
 )

@@ -84,6 +84,7 @@ def learn(settings: dict[str, Any], params: ChainParams) -> list[np.ndarray]:
 BOTH = ChainParams(jnp.array([1_000_000, 2]), jnp.array([False, True]))
 
 
+@pytest.mark.quick("plain", "c51")
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "three steps"])
 def test_the_chain_is_solved(name: str) -> None:
     whole, cut = learn(VARIANTS[name], BOTH)

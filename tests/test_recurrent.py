@@ -198,6 +198,7 @@ def updated(agent: Agent, state: Any, experience: Rollout, key: Any) -> dict[str
     return {name: float(value) for name, value in metrics.items()}
 
 
+@pytest.mark.quick("discrete", "image")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_unroll_of_an_update_repeats_the_rollout(kind: str) -> None:
     """Before the first step the policy is the one that collected: in every minibatch, for every space."""
