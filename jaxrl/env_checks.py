@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl.env import Environment, EnvParams, EnvState
 from jaxrl.env_recording import Record, compile_quickly, lower_recording
 from jaxrl.env_signature import brief, check_interface, check_spaces, check_types
-from jaxrl.spaces import Discrete, MultiDiscrete, Space
+from jaxrl.spaces import Discrete, Indexed, MultiDiscrete, Space
 from jaxrl.types import Key, Timestep
 
 _COMPARED_STEPS = 3  # floats may differ in the last bit between programs, and chaos then takes over
@@ -209,6 +209,9 @@ def _contained(space: Space, x: np.ndarray) -> np.ndarray:
     if isinstance(space, MultiDiscrete):
         return (x >= 0) & (x < np.asarray(space.nvec))
     low, high = space.bounds()
+    if isinstance(space, Indexed):  # an index is exact
+        whole = (np.arange(x.shape[-1]) > 0) | (x == np.floor(x))
+        return (x >= low) & (x <= high) & whole
     slack = 1e-4 if np.issubdtype(x.dtype, np.floating) else 0.0
     low, high = (b + sign * slack * np.maximum(1.0, np.abs(b)) for b, sign in ((low, -1), (high, 1)))
     return (x >= low) & (x <= high)

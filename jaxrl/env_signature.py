@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.env import Environment, EnvParams
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete, Space
 from jaxrl.types import Timestep
 
 _METHODS = ("reset", "step", "observation_space", "action_space")
@@ -42,9 +42,14 @@ def check_spaces(env: Environment, params: EnvParams) -> tuple[Space, Space]:
         return env.observation_space(params), env.action_space(params)
 
     spaces = spaces_of(env.default_params)
-    for name, space in zip(("observation_space", "action_space"), spaces, strict=True):
-        if not isinstance(space, (Discrete, MultiDiscrete, Box)):
-            raise ValueError(f"expected {name} to be a Discrete, MultiDiscrete or Box of jaxrl.spaces, got {space!r}")
+    actions = (Discrete, MultiDiscrete, Box)
+    for name, space, kinds in (
+        ("observation_space", spaces[0], (*actions, Indexed)),
+        ("action_space", spaces[1], actions),
+    ):
+        if not isinstance(space, kinds):
+            listed = ", ".join(kind.__name__ for kind in kinds[:-1])
+            raise ValueError(f"expected {name} to be a {listed} or {kinds[-1].__name__} of jaxrl.spaces, got {space!r}")
     again = spaces_of(env.default_params)
     if again != spaces:
         raise ValueError(f"expected the same spaces at every call, got {spaces} and then {again}")

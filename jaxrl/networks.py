@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete, Space
 from jaxrl.types import Key
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -52,7 +52,7 @@ def orthogonal(gain: float) -> Callable[..., jax.Array]:
 
 
 def encode(space: Space, obs: jax.Array) -> jax.Array:
-    """Observations as a network takes them: integers of Discrete spaces one-hot, all else float32.
+    """Observations as a network takes them: integers of Discrete spaces and indices one-hot, all else float32.
 
     Args:
       space: of one observation.
@@ -64,6 +64,8 @@ def encode(space: Space, obs: jax.Array) -> jax.Array:
         return jax.nn.one_hot(obs, space.n)
     if isinstance(space, MultiDiscrete):
         return jnp.concatenate([jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], -1)
+    if isinstance(space, Indexed):
+        return jnp.concatenate([jax.nn.one_hot(space.index(obs), space.n), space.features(obs)], -1)
     obs = obs.astype(jnp.float32)
     return obs if len(space.shape) == 3 else obs.reshape(obs.shape[0], -1)
 

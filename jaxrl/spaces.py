@@ -131,4 +131,62 @@ class Box:
         return jnp.all((x >= low) & (x <= high))
 
 
-Space = Discrete | MultiDiscrete | Box
+@dataclasses.dataclass(frozen=True)
+class Indexed:
+    """One of n states and some features: a float32 vector [1 + num_features] that begins with an index 0 … n-1.
+
+    For tabular observations: networks take them as a one-hot vector with the features behind it (`networks.encode`), or
+    read one row per index, and what is stored and copied stays small.
+
+    Args:
+      n: states, below 2**24, so that every index is exact in float32.
+      num_features: unbounded numbers after the index.
+    """
+
+    n: int
+    num_features: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n < 2**24:
+            raise ValueError(f"Indexed needs 1 <= n < 2**24, whose indices float32 holds exactly, got n = {self.n}")
+        if self.num_features < 0:
+            raise ValueError(f"Indexed needs num_features >= 0, got {self.num_features}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one element."""
+        return (1 + self.num_features,)
+
+    @property
+    def dtype(self) -> Any:
+        """Element type."""
+        return jnp.dtype(jnp.float32)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(low, high)`, float32 arrays of the element's shape; features are unbounded."""
+        high = np.full(self.shape, np.inf, np.float32)
+        low = -high
+        low[0], high[0] = 0.0, self.n - 1
+        return low, high
+
+    def index(self, x: jax.Array) -> jax.Array:
+        """int32 indices [...] of elements [..., 1 + num_features]."""
+        return x[..., 0].astype(jnp.int32)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Features [..., num_features] of elements [..., 1 + num_features]."""
+        return x[..., 1:]
+
+    def sample(self, key: Key) -> jax.Array:
+        """One element: a uniform index, standard normal features."""
+        key_index, key_features = jax.random.split(key)
+        index = jax.random.randint(key_index, (1,), 0, self.n).astype(jnp.float32)
+        return jnp.concatenate([index, jax.random.normal(key_features, (self.num_features,))])
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        """Bool scalar: is `x` in the space? NaN is not."""
+        low, high = self.bounds()
+        return jnp.all((x >= low) & (x <= high)) & (x[0] == jnp.floor(x[0]))
+
+
+Space = Discrete | MultiDiscrete | Box | Indexed

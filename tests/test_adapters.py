@@ -18,7 +18,7 @@ from jaxrl.adapters import GYMNAX_ENVS, list_envs, make_env, to_gymnax
 from jaxrl.adapters.gymnax import GymnaxEnvironment, _import_without_plotting
 from jaxrl.env import Environment, autoreset, time_limit, vectorize
 from jaxrl.env_checks import check_environment
-from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete
 
 OFFLINE = [name for name in GYMNAX_ENVS if name != "MNISTBandit-bsuite"]
 
@@ -269,6 +269,10 @@ def test_to_gymnax_converts_spaces():
     pairs = env._to_space(MultiDiscrete((2, 5)))
     assert isinstance(pairs, gymnax_spaces.Space)
     assert pairs.sample(jax.random.key(0)).shape == (2,)
+    indexed = env._to_space(Indexed(5, 1))
+    assert isinstance(indexed, gymnax_spaces.Box)
+    assert (indexed.shape, indexed.dtype) == ((2,), jnp.float32)
+    np.testing.assert_array_equal([indexed.low, indexed.high], [[0, -np.inf], [4, np.inf]])
 
 
 @pytest.mark.parametrize("wrap", [lambda env: vectorize(env, 2), lambda env: autoreset(vectorize(env, 2))])

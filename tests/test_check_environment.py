@@ -11,7 +11,7 @@ from flax import struct
 
 from jaxrl.env import time_limit, vectorize
 from jaxrl.env_checks import check_environment
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Box, Discrete, Indexed
 from jaxrl.types import Timestep
 
 
@@ -278,6 +278,21 @@ class LeavesItsSpace(Good):
         return state.position[None] + jnp.float32(state.time)
 
 
+class Tabular(Good):
+    """Observes one of 20,000 states and the time; the last ones, from the second step on, by `error` too far."""
+
+    def __init__(self, error=0.0):
+        self.error = error
+
+    def observation_space(self, params):
+        del params
+        return Indexed(20_000, 1)
+
+    def observe(self, state):
+        index = jnp.where(state.time == 0, 0.0, 19_999.0 + self.error)
+        return jnp.stack([index, 1e4 * state.time])
+
+
 class FirstObsOutside(Good):
     def reset(self, key, params):
         state, obs = super().reset(key, params)
@@ -329,6 +344,8 @@ BROKEN = {
     "argument changed in place": (ChangesItsArgument(), "leave the state it is given alone"),
     "observation out of its space": (LeavesItsSpace(), "obs of step: expected elements of Box"),
     "NaN observation": (answer(obs=lambda t, s: t.obs / 0 * 0), "obs of step: expected elements of Box"),
+    "index beyond the last": (Tabular(1.0), "obs of step: expected elements of Indexed(n=20000, num_features=1)"),
+    "index that is no integer": (Tabular(-0.5), "got 19998.5 at entry (0,)"),
     "first observation out of its space": (FirstObsOutside(), "obs of reset: expected elements of Box"),
     "NaN reward at an end": (
         answer(reward=lambda t, s: jnp.where(t.terminated, jnp.nan, t.reward)),
@@ -339,6 +356,19 @@ BROKEN = {
         "final_obs: expected the same as obs",
     ),
 }
+
+
+def test_tabular_observations_pass():
+    assert check(Tabular()).num_steps > 0
+
+
+def test_actions_are_no_indices():
+    class ByIndex(Good):
+        def action_space(self, params):
+            return Indexed(3)
+
+    with pytest.raises(ValueError, match="expected action_space to be a Discrete, MultiDiscrete or Box of"):
+        check(ByIndex())
 
 
 @pytest.mark.parametrize("what", BROKEN)

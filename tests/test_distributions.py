@@ -22,7 +22,7 @@ from jaxrl.ops.distributions import (
     policy,
     to_environment,
 )
-from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete
 
 RNG = np.random.default_rng(0)
 LOGITS, OTHER_LOGITS = (jnp.asarray(RNG.normal(0, 3, (6, 5)), jnp.float32) for _ in range(2))
@@ -373,3 +373,8 @@ def test_a_mixture_policy_needs_a_box_and_begins_with_its_means_apart() -> None:
     assert mixture.sample(jax.random.key(0)).shape == (5, 2)
     with pytest.raises(ValueError, match="num_primitives = 4 needs a Box"):
         num_policy_outputs(Discrete(3), 4)
+
+
+def test_indices_are_observations_and_no_actions() -> None:
+    with pytest.raises(ValueError, match="policies take Discrete, MultiDiscrete or a float Box"):
+        num_policy_outputs(Indexed(3, 1))

@@ -12,7 +12,7 @@ import oracles
 import pytest
 
 from jaxrl.networks import ActorCritic, PatchConv, Torso, encode, orthogonal, resolve_torso
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete, Space
 
 IMAGE = Box(0.0, 1.0, (5, 6, 4))
 
@@ -61,6 +61,8 @@ def test_patch_conv_under_vmap_over_seeds(images: tuple[jax.Array, Any]) -> None
     [
         (Discrete(3), [2, 0], [[0, 0, 1], [1, 0, 0]]),
         (MultiDiscrete((2, 3)), [[1, 0], [0, 2]], [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]),
+        (Indexed(3, 2), [[2, 0.5, -7], [0, 1, 2]], [[0, 0, 1, 0.5, -7], [1, 0, 0, 1, 2]]),
+        (Indexed(2), [[1], [0]], [[0, 1], [1, 0]]),
         (Box(-1.0, 1.0, ()), [0.5, -0.5], [[0.5], [-0.5]]),
         (Box(-1.0, 1.0, (2,)), [[0.5, 1.0]], [[0.5, 1.0]]),
         (Box(0, 9, (2, 2), jnp.uint8), [[[1, 2], [3, 4]]], [[1, 2, 3, 4]]),
@@ -83,7 +85,7 @@ def test_torsos_are_chosen_by_shape() -> None:
     assert resolve_torso("auto", IMAGE) == "cnn"
     assert resolve_torso("mlp", IMAGE) == "mlp"
     assert resolve_torso("cnn", IMAGE) == "cnn"
-    for space in (Discrete(3), MultiDiscrete((2, 2)), Box(0.0, 1.0, (4,)), Box(0.0, 1.0, (4, 4))):
+    for space in (Discrete(3), MultiDiscrete((2, 2)), Indexed(3, 1), Box(0.0, 1.0, (4,)), Box(0.0, 1.0, (4, 4))):
         assert resolve_torso("auto", space) == "mlp"
         with pytest.raises(ValueError, match=r"\[height, width, channels\].*use 'mlp'"):
             resolve_torso("cnn", space)

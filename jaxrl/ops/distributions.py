@@ -286,7 +286,7 @@ def num_policy_outputs(space: Space, num_primitives: int = 1) -> int:
         return space.n
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
-    if len(space.shape) != 1 or not jnp.issubdtype(space.dtype, jnp.floating):
+    if not isinstance(space, Box) or len(space.shape) != 1 or not jnp.issubdtype(space.dtype, jnp.floating):
         raise ValueError(
             f"policies take Discrete, MultiDiscrete or a float Box of one axis as action space, got {space}"
         )
