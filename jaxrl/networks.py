@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": nn.gelu,
     "elu": nn.elu,
 }
-TORSOS = ("auto", "mlp", "cnn")
+TORSOS = ("auto", "mlp", "cnn", "table")
 MEMORIES = ("none", "gru")
 _HIDDEN_GAIN = float(np.sqrt(2.0))
 
@@ -74,7 +74,7 @@ def resolve_torso(torso: str, space: Space) -> str:
     """ "auto" is a CNN for observations [height, width, channels] of at least 3 x 3, else an MLP.
 
     Raises:
-      ValueError: for an unknown torso, or a CNN on observations that are no images.
+      ValueError: for an unknown torso, a CNN on observations that are no images, or a table on those without an index.
     """
     if torso not in TORSOS:
         raise ValueError(f"torso = {torso!r}: expected one of {', '.join(TORSOS)}")
@@ -83,6 +83,8 @@ def resolve_torso(torso: str, space: Space) -> str:
         raise ValueError(
             f"torso = 'cnn' needs observations [height, width, channels] of at least 3 x 3, got {space}; use 'mlp'"
         )
+    if torso == "table" and not isinstance(space, Indexed):
+        raise ValueError(f"torso = 'table' needs observations in an Indexed space, got {space}; use 'mlp'")
     return ("cnn" if is_image else "mlp") if torso == "auto" else torso
 
 
@@ -206,6 +208,62 @@ class GRU(nn.Module):
             memory, _ = cell(memory, (of_inputs[0], is_first[0]))
             return memory, memory[None]
         return jax.lax.scan(cell, memory, (of_inputs, is_first))
+
+
+class LSTM(nn.Module):
+    """Long short-term memory over a sequence, forgetting at the start of each episode; as `GRU`.
+
+    The memory is h beside c, [B, 2M]. With i, f, g, o the four quarters of W x + U h + b: c' = σ(f) c + σ(i) tanh(g)
+    and h' = σ(o) tanh(c'). One bias per gate; that of f starts at 0.
+
+    Attributes:
+      size: M, width of what it puts out.
+
+    References:
+      Hochreiter & Schmidhuber 1997; Gers et al. 2000 (the gate f).
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, memory: jax.Array, x: jax.Array, is_first: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Memory [B, 2M], inputs [T, B, D] and flags [T, B] -> the last memory, and h after each step [T, B, M]."""
+        input_kernel = self.param("input_kernel", nn.initializers.lecun_normal(), (x.shape[-1], 4 * self.size))
+        memory_kernel = self.param("memory_kernel", _side_by_side(4, orthogonal(1.0)), (self.size, 4 * self.size))
+        bias = self.param("bias", nn.initializers.zeros_init(), (4 * self.size,))
+
+        def cell(memory: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            of_input, first = inputs
+            hidden, carry = jnp.split(jnp.where(first[:, None], 0.0, memory), 2, -1)
+            write, keep, candidate, show = jnp.split(of_input + hidden @ memory_kernel, 4, -1)
+            carry = nn.sigmoid(keep) * carry + nn.sigmoid(write) * jnp.tanh(candidate)
+            hidden = nn.sigmoid(show) * jnp.tanh(carry)
+            return jnp.concatenate([hidden, carry], -1), hidden
+
+        return jax.lax.scan(cell, memory, (x @ input_kernel + bias, is_first))
+
+
+class TableHeads(nn.Module):
+    """Heads that are linear in a one-hot index and in features, without hidden layers or biases.
+
+    Equal to a dense layer over `encode(Indexed(n, F), obs)`, but its product with the one-hot vector is a lookup.
+
+    Attributes:
+      num_indices: n.
+      heads: names and widths.
+    """
+
+    num_indices: int
+    heads: tuple[tuple[str, int], ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        """[N, 1 + F], index and features -> {name: [N, width]}."""
+        num_inputs, widths = self.num_indices + x.shape[-1] - 1, [width for _, width in self.heads]
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (num_inputs, sum(widths)))
+        rows = kernel[x[:, 0].astype(jnp.int32)] + x[:, 1:] @ kernel[self.num_indices :]
+        parts = jnp.split(rows, np.cumsum(widths)[:-1].tolist(), -1)
+        return {name: part for (name, _), part in zip(self.heads, parts, strict=True)}
 
 
 class RecurrentActorCritic(nn.Module):

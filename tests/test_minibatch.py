@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 from helpers import assert_trees_close
 
-from jaxrl.ops.minibatch import descend, init_optimizer, minibatches, permutations
+from jaxrl.ops.minibatch import clip_by_norm, descend, global_norm, init_optimizer, minibatches, permutations
 
 
 def key(seed: int = 0) -> jax.Array:
@@ -122,3 +122,18 @@ def test_a_step_size_of_zero_moves_nothing() -> None:
     batches = (jnp.ones((2, 4, 2)), jnp.ones((2, 4)))
     params = descend(loss, tx, PARAMS, init_optimizer(tx, PARAMS), batches, jnp.float32(0.0))[0]
     assert_trees_close(params, PARAMS, atol=0, rtol=0)
+
+
+def test_clipping_by_norm_is_optax_s_and_has_a_derivative_at_zero() -> None:
+    tree = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[12.0]])}  # norm 13
+    for bound in (1.0, 13.5):
+        expected = optax.clip_by_global_norm(bound).update(tree, optax.EmptyState())[0]
+        assert_trees_close(clip_by_norm(bound).update(tree, None)[0], expected, atol=1e-6)
+
+    def clipped(scale: jax.Array) -> jax.Array:
+        grad = jax.tree.map(lambda leaf: scale * leaf, tree)
+        return clip_by_norm(1.0).update(grad, None)[0]["b"].sum() + global_norm(grad)
+
+    np.testing.assert_allclose(jax.grad(clipped)(0.0), 12.0)  # as the identity; the norm itself has a kink there
+    np.testing.assert_allclose(jax.grad(clipped)(0.01), 12.0 + 13.0, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(clipped)(1.0), 13.0, atol=1e-4)  # clipped: its length no longer changes

@@ -11,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxrl.networks import ActorCritic, PatchConv, Torso, encode, orthogonal, resolve_torso
+from jaxrl.networks import ActorCritic, PatchConv, TableHeads, Torso, encode, orthogonal, resolve_torso
 from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete, Space
 
 IMAGE = Box(0.0, 1.0, (5, 6, 4))
@@ -214,3 +214,20 @@ def test_layer_norm_stands_before_each_activation() -> None:
 def test_without_layer_norm_there_is_none() -> None:
     params = Torso((6,), "relu", "cnn").init(jax.random.key(1), jnp.zeros((1, *IMAGE.shape)))["params"]
     assert set(params) == {"PatchConv_0", "Dense_0"}
+
+
+def test_a_table_is_a_dense_layer_over_one_hot_indices_and_features() -> None:
+    space, heads = Indexed(7, 2), (("policy", 3), ("value", 1))
+    network = TableHeads(space.n, heads)
+    rng = np.random.default_rng(0)
+    obs = jnp.asarray(np.column_stack([rng.integers(0, 7, 5), rng.random((5, 2))]), jnp.float32)
+    params = network.init(jax.random.key(0), obs)
+    outputs = network.apply(params, obs)
+    dense = encode(space, obs) @ params["params"]["kernel"]
+    np.testing.assert_allclose(outputs["policy"], dense[:, :3], atol=1e-6)
+    np.testing.assert_allclose(outputs["value"], dense[:, 3:], atol=1e-6)
+
+
+def test_a_table_needs_an_index() -> None:
+    with pytest.raises(ValueError, match=r"torso = 'table' needs observations in an Indexed space.*use 'mlp'"):
+        resolve_torso("table", Box(0.0, 1.0, (3,)))

@@ -14,9 +14,10 @@ from helpers import TINY, assert_trees_close
 
 from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.objectives import OBJECTIVES, a2c_objective, ppo_objective
-from jaxrl.objectives.common import AdvantageTargets, standardize, value_loss
+from jaxrl.objectives.common import AdvantageTargets, value_loss
 from jaxrl.objectives.ppo import clipped_surrogate
 from jaxrl.ops.distributions import Categorical, DiagNormal
+from jaxrl.ops.statistics import standardize
 from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent
 from jaxrl.spaces import Discrete
 from jaxrl.types import Progress, Rollout

@@ -14,9 +14,10 @@ from test_objectives import HP, flat, random_rollout
 
 from jaxrl.algorithm import train
 from jaxrl.objectives import OBJECTIVES, Slots, assemble
-from jaxrl.objectives.common import AdvantageTargets, Collected, gae_advantage, weighted_mean
+from jaxrl.objectives.common import AdvantageTargets, Collected, gae_advantage
 from jaxrl.objectives.host import approximate_kl, importance_ratio
 from jaxrl.ops.distributions import Categorical
+from jaxrl.ops.statistics import weighted_mean
 from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent, ppo
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Progress, Rollout, Timestep

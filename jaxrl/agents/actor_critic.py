@@ -10,11 +10,11 @@ import optax
 from flax import struct
 
 from jaxrl.agents.common import check_normalizable, init_obs_moments, init_reward_scaler, scale_rewards
-from jaxrl.networks import ActorCritic, RecurrentActorCritic, Torso, encode, resolve_torso
+from jaxrl.networks import ActorCritic, RecurrentActorCritic, TableHeads, Torso, encode, resolve_torso
 from jaxrl.ops.distributions import num_policy_outputs, policy
-from jaxrl.ops.minibatch import descend, init_optimizer, minibatches
+from jaxrl.ops.minibatch import clip_by_norm, descend, direction, init_optimizer, minibatches
 from jaxrl.ops.statistics import normalize, update_moments
-from jaxrl.spaces import Box, Space
+from jaxrl.spaces import Box, Indexed, Space
 from jaxrl.types import Agent, Key, Metrics, Objective, Params, Progress, Rollout
 
 
@@ -54,20 +54,23 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
     check_normalizable(config, obs_space)
     recurrent = config.memory != "none"
     network = _network(objective, obs_space, action_space, config)
-    tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), _direction(config.optimizer))
+    tx = optax.chain(clip_by_norm(hp.max_grad_norm), direction(config.optimizer))
+
+    def as_input(obs: jax.Array) -> jax.Array:
+        return obs if config.torso == "table" else encode(obs_space, obs)
 
     def memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, config.memory_size)) if recurrent else ()
 
     def init(key: Key, obs_space: Space, action_space: Space) -> ActorCriticState:
-        x = encode(obs_space, jnp.zeros((1, *obs_space.shape), obs_space.dtype))
+        x = as_input(jnp.zeros((1, *obs_space.shape), obs_space.dtype))
         params = network.init(key, memory(1), x, jnp.ones((1, 1), bool)) if recurrent else network.init(key, x)
         opt_state, moments = init_optimizer(tx, params), init_obs_moments(config, obs_space)
         return ActorCriticState(params, opt_state, objective.init(), moments, init_reward_scaler(config))
 
     def outputs_at(params: Params, moments: Any, obs: jax.Array, memory: Any, is_first: Any) -> tuple[Any, Any]:
         """Outputs [N] at observations [N, …], and the memory after them; with one, N = T * B, and flags are [T, B]."""
-        x = encode(obs_space, normalize(moments, obs) if config.normalize_obs else obs)
+        x = as_input(normalize(moments, obs) if config.normalize_obs else obs)
         outputs: Any
         if recurrent:
             memory, outputs = network.apply(params, memory, x, is_first)
@@ -112,6 +115,8 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
 def _network(objective: Objective, obs_space: Space, action_space: Space, config: Any) -> Any:
     torso = resolve_torso(config.torso, obs_space)
     recurrent = config.memory != "none"
+    if torso == "table":
+        return _table(objective, obs_space, action_space, config)
     heads = ActorCritic(
         num_policy_outputs=num_policy_outputs(action_space, config.num_primitives),
         heads=(("value", 1), *objective.heads(action_space).items()),
@@ -126,10 +131,15 @@ def _network(objective: Objective, obs_space: Space, action_space: Space, config
     return RecurrentActorCritic(Torso(config.hidden_sizes, config.activation, torso), config.memory_size, heads)
 
 
-def _direction(optimizer: str) -> optax.GradientTransformation:
-    if optimizer == "adam":
-        return optax.scale_by_adam(eps=1e-5)
-    return optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False)
+def _table(objective: Objective, obs_space: Space, action_space: Space, config: Any) -> TableHeads:
+    assert isinstance(obs_space, Indexed)  # `resolve_torso` has checked it
+    if isinstance(action_space, Box) or config.memory != "none":
+        raise ValueError(
+            f"torso = 'table' has discrete actions and no memory, got {action_space} and memory = {config.memory!r}; "
+            "use torso = 'mlp'"
+        )
+    widths = {"policy": num_policy_outputs(action_space, config.num_primitives), "value": 1}
+    return TableHeads(obs_space.n, tuple((widths | objective.heads(action_space)).items()))
 
 
 def _shuffle_samples(key: Key, rollout: Rollout, targets: Any, config: Any) -> Any:

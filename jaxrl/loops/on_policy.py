@@ -53,7 +53,9 @@ def on_policy(
         key_pool, key_rollout, key_update = jax.random.split(key, 3)
         now = state.interaction
         now = dataclasses.replace(now, env_state=envs.refresh(key_pool, now.env_state, env_params))
-        now, experience, episodes = rollout(key_rollout, agent, state.agent, envs, env_params, now, num_steps)
+        # Experience is a constant of whatever is differentiated around this step (a meta-gradient).
+        actor = jax.lax.stop_gradient(state.agent)
+        now, experience, episodes = rollout(key_rollout, agent, actor, envs, env_params, now, num_steps)
         agent_state, metrics = agent.update(key_update, state.agent, experience, Progress(t, num_updates))
         return OnPolicyState(agent_state, now), metrics | episodes
 

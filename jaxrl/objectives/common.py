@@ -69,21 +69,6 @@ def gae_advantage(hp: Any) -> AdvantageSlot:
     return advantage
 
 
-def weighted_mean(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """`sum w x / sum w`; the plain mean without weights, and 0 where they are all 0."""
-    if weight is None:
-        return x.mean()
-    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1e-8)
-
-
-def standardize(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Mean 0 and standard deviation 1 over all elements, each counted with its weight."""
-    if weight is None:
-        return (x - x.mean()) / (x.std() + 1e-8)
-    centred = x - weighted_mean(x, weight)
-    return centred / (jnp.sqrt(weighted_mean(centred**2, weight)) + 1e-8)
-
-
 def value_loss(value: jax.Array, targets: AdvantageTargets, clip_eps: jax.Array | float | None = None) -> jax.Array:
     """`0.5 mean (V - G)^2`; with `clip_eps`, the larger of that and the same for V held within ±clip_eps of before.
 

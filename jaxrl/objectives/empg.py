@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import Collected, gae_advantage, standardize, weighted_mean
+from jaxrl.objectives.common import Collected, gae_advantage
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.ppo import clip_between, ppo_bounds
+from jaxrl.ops.statistics import standardize, weighted_mean
 from jaxrl.types import Objective
 
 

@@ -8,17 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import (
-    AdvantageSlot,
-    AdvantageTargets,
-    Collected,
-    no_heads,
-    no_state,
-    standardize,
-    unchanged,
-    weighted_mean,
-)
+from jaxrl.objectives.common import AdvantageSlot, AdvantageTargets, Collected, no_heads, no_state, unchanged
 from jaxrl.objectives.common import value_loss as value_loss_fn
+from jaxrl.ops.statistics import standardize, weighted_mean
 from jaxrl.types import Metrics, Objective, Progress, Rollout
 
 _MAX_LOG_RATIO = 20.0

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import AdvantageSlot, AdvantageTargets, Collected, gae_advantage, weighted_mean
+from jaxrl.objectives.common import AdvantageSlot, AdvantageTargets, Collected, gae_advantage
 from jaxrl.objectives.host import Slots, assemble
+from jaxrl.ops.statistics import weighted_mean
 from jaxrl.types import Metrics, Objective, Progress
 
 _KL_COEF_BOUNDS = (2.0**-20, 2.0**20)

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import gae_advantage, weighted_mean
+from jaxrl.objectives.common import gae_advantage
 from jaxrl.objectives.host import Slots, assemble
+from jaxrl.ops.statistics import weighted_mean
 from jaxrl.types import Metrics, Objective
 
 Bounds = tuple[jax.Array | float, jax.Array | float]  # (low, high) of the ratio

@@ -87,7 +87,7 @@ def descend(
     def body(carry: tuple[jax.Array, Any], batch: Any) -> tuple[tuple[jax.Array, Any], jax.Array]:
         flat, opt_state = carry
         grad, metrics = grad_fn(flat, batch)
-        metrics = metrics | {"grad_norm": optax.tree.norm(grad)}
+        metrics = metrics | {"grad_norm": global_norm(grad)}
         names[:] = metrics
         direction, opt_state = tx.update(grad, opt_state, flat)
         # Metrics leave the loop as one row, which is one write per step instead of one per metric.
@@ -96,6 +96,36 @@ def descend(
 
     (vector, opt_state), rows = jax.lax.scan(body, (vector, opt_state), batches)
     return unravel(vector), opt_state, dict(zip(names, rows.mean(0), strict=True))
+
+
+OPTIMIZERS = ("adam", "rmsprop", "sgd")
+
+
+def direction(optimizer: str) -> optax.GradientTransformation:
+    """The direction of descent of a name in `OPTIMIZERS`, to be multiplied by a learning rate."""
+    if optimizer == "adam":
+        return optax.scale_by_adam(eps=1e-5)
+    if optimizer == "rmsprop":
+        return optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False)
+    return optax.identity()
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Euclidean norm over all leaves; where it is 0, so is its derivative (that of a square root is infinite)."""
+    square = sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros(()))
+    return jnp.where(square > 0.0, jnp.sqrt(jnp.where(square > 0.0, square, 1.0)), 0.0)
+
+
+def clip_by_norm(max_norm: jax.Array | float) -> optax.GradientTransformation:
+    """Shortens gradients whose global norm exceeds `max_norm`; as optax's, and differentiable where the norm is 0."""
+
+    def update(grad: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        norm = global_norm(grad)
+        # A norm of 0 is replaced, not divided by: the derivative of what is not selected would be NaN.
+        divisor = jnp.where(norm > 0.0, norm, 1.0)
+        return jax.tree.map(lambda g: jnp.where(norm < max_norm, g, g / divisor * max_norm), grad), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def init_optimizer(tx: optax.GradientTransformation, params: Params) -> Any:

@@ -54,3 +54,18 @@ def normalize(moments: RunningMoments, x: jax.Array, clip: float = 10.0) -> jax.
 def scale(moments: RunningMoments, x: jax.Array, clip: float = 10.0) -> jax.Array:
     """`x / std` without centring (rewards keep their sign), clipped to ±`clip`."""
     return jnp.clip(x * jax.lax.rsqrt(moments.var + 1e-8), -clip, clip)
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """`sum w x / sum w`; the plain mean without weights, and 0 where they are all 0."""
+    if weight is None:
+        return x.mean()
+    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1e-8)
+
+
+def standardize(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Mean 0 and standard deviation 1 over all elements, each counted with its weight."""
+    if weight is None:
+        return (x - x.mean()) / (x.std() + 1e-8)
+    centred = x - weighted_mean(x, weight)
+    return centred / (jnp.sqrt(weighted_mean(centred**2, weight)) + 1e-8)

@@ -13,6 +13,7 @@ from jaxrl.env import Environment
 from jaxrl.networks import MEMORIES
 from jaxrl.objectives import OBJECTIVES
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
+from jaxrl.ops.minibatch import OPTIMIZERS
 from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Objective
@@ -45,7 +46,7 @@ class PPOConfig(OnPolicyLengths):
     )
     clip_value: bool = setting(False, "hold the value within clip_eps of its old prediction, too", _OURS)
     anneal_learning_rate: bool = setting(True, "learning rate falls linearly to zero", _PUREJAXRL)
-    optimizer: str = setting("adam", "adam or rmsprop", _PUREJAXRL)
+    optimizer: str = setting("adam", "adam, rmsprop or sgd", _PUREJAXRL)
     hidden_sizes: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", _PUREJAXRL)
     activation: str = setting("tanh", "tanh, relu, swish, gelu or elu", _PUREJAXRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
@@ -72,7 +73,7 @@ class PPOConfig(OnPolicyLengths):
         check_at_least(self, 0, "group_size")
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
-        check_choice("optimizer", self.optimizer, ("adam", "rmsprop"))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("memory", self.memory, MEMORIES)
         check_network(self)
         check_lengths(self, whole_environments=self.memory != "none")
