@@ -23,7 +23,7 @@ import tyro
 
 import jaxrl
 from experiments.benchmark_figures import aggregate, draw
-from experiments.benchmark_suite import AGENTS, NUM_SEEDS, REFERENCES, Entry, Scale, suite
+from experiments.benchmark_suite import AGENTS, FIRST_SEED, NUM_SEEDS, REFERENCES, Entry, Scale, suite
 from jaxrl.files import read_json, read_npz, to_json, write_json, write_npz
 from jaxrl.plotting import curve
 from jaxrl.provenance import provenance
@@ -85,9 +85,14 @@ def chosen(config: Config) -> list[Entry]:
     ]
 
 
+def seeds(num_seeds: int) -> list[int]:
+    """Those that a row is measured with."""
+    return list(range(FIRST_SEED, FIRST_SEED + num_seeds))
+
+
 def asked(entry: Entry, num_seeds: int) -> dict[str, Any]:
     """What makes a row this row and no other, as plain data."""
-    return to_json({"preset": entry.preset, "settings": entry.settings, "seeds": list(range(num_seeds))})
+    return to_json({"preset": entry.preset, "settings": entry.settings, "seeds": seeds(num_seeds)})
 
 
 def is_done(row: Mapping[str, Any] | None, entry: Entry, num_seeds: int) -> bool:
@@ -98,7 +103,9 @@ def is_done(row: Mapping[str, Any] | None, entry: Entry, num_seeds: int) -> bool
 
 def measure(entry: Entry, num_seeds: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Trains one agent in one environment: its row of the table, and its curves."""
-    results = jaxrl.run(entry.preset, entry.env, seeds=num_seeds, settings=entry.settings, progress=sys.stderr.isatty())
+    results = jaxrl.run(
+        entry.preset, entry.env, seeds=seeds(num_seeds), settings=entry.settings, progress=sys.stderr.isatty()
+    )
     summary, estimate, reference = results.summary(), results.iqm(), REFERENCES[entry.env]
     row = {
         "env": entry.env,
@@ -109,7 +116,7 @@ def measure(entry: Entry, num_seeds: int) -> tuple[dict[str, Any], dict[str, np.
         "interval_95": [float(estimate.low[0]), float(estimate.high[0])],
         "final_returns": results.final()[0],
         "reference": reference._asdict(),
-        "reached": bool(estimate.point[0] >= reference.high),
+        "reached": None if reference.goal is None else bool(estimate.point[0] >= reference.goal),
         **{name: summary[name] for name in ("num_env_steps", "num_diverged")},
         **{name: summary[name] for name in ("compile_seconds", "train_seconds", "steps_per_second")},
         **provenance(),
@@ -122,7 +129,9 @@ def main(config: Config) -> dict[str, np.ndarray]:
     """Runs what is missing, draws, and returns the curves: {"<env>/<agent>/steps": [P], "…/returns": [S, P]}."""
     table, curves = (config.directory / f"{config.scale}.{suffix}" for suffix in ("json", "npz"))
     rows: dict[str, Any] = read_json(table)["rows"] if table.exists() else {}
+    rows = {entry.key: rows[entry.key] for entry in suite(config.scale) if entry.key in rows}  # no others' remain
     arrays = dict(read_npz(curves)) if curves.exists() else {}
+    arrays = {name: array for name, array in arrays.items() if name.rpartition("/")[0] in rows}
     failed = []
     for entry in chosen(config):
         if is_done(rows.get(entry.key), entry, config.num_seeds) and f"{entry.key}/steps" in arrays:

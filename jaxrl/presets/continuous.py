@@ -168,7 +168,7 @@ PRESETS: dict[str, Preset] = {
         "soft actor-critic with a learned temperature",
         "arXiv:1812.05905",
         {
-            # brax notebooks/training.ipynb, walker2d.
+            # brax notebooks/training.ipynb, walker2d; without its reward scale of 5, since rewards are not scaled here.
             "brax": {
                 **_BRAX_REJAX,
                 "total_steps": 7_864_320,

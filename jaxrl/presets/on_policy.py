@@ -205,8 +205,9 @@ PRESETS: dict[str, Preset] = {
         agent=on_policy_agent,
         make=ppo,
         overrides={
-            # purejaxrl's brax_minatar.ipynb, with its own frames per update.
+            # purejaxrl's brax_minatar.ipynb.
             "minatar": {
+                "learning_rate": 5e-3,
                 "num_envs": 64,
                 "num_minibatches": 8,
                 "activation": "relu",
