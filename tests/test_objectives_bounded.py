@@ -26,7 +26,7 @@ from jaxrl.objectives import (
 )
 from jaxrl.objectives.bapo import HIGH_STEP, LOW_STEP, balanced_bounds, positive_share
 from jaxrl.objectives.common import AdvantageTargets
-from jaxrl.objectives.dpo import dpo_drift
+from jaxrl.objectives.dpo import dpo_drift, dpo_surrogate
 from jaxrl.objectives.empg import entropy_modulated
 from jaxrl.objectives.kl import adapted_kl_coef, mirror_descent_step_size
 from jaxrl.objectives.spo import spo_surrogate
@@ -206,24 +206,36 @@ def test_mdpo_steps_add_up() -> None:
     ],
 )  # fmt: skip
 def test_dpo_drift_by_hand(ratio: float, advantage: float, drift: float) -> None:
-    assert dpo_drift(jnp.float32(ratio), jnp.float32(advantage), 2.0, 0.6) == pytest.approx(drift, abs=3e-7)
+    with jax.enable_x64(True):
+        found = dpo_drift(jnp.log(jnp.float64(ratio)), jnp.float64(advantage), 2.0, 0.6)
+    assert float(found) == pytest.approx(drift, abs=6e-9)
 
 
 def test_dpo_drift_is_a_drift() -> None:
-    """Never negative; zero and flat at ratio 1; finite with its gradient at every ratio."""
+    """Never negative; zero and flat at ratio 1; finite with its gradient at every ratio that the host lets through."""
     advantage = jnp.linspace(-3, 3, 25)
-    for ratio in (0.0, 1e-30, 0.3, 1.0, 3.0, 1e8):
-        at = jnp.full(25, ratio)
+    for log_ratio in (-20.0, -1.2, 0.0, 1.1, 20.0):
+        at = jnp.full(25, log_ratio)
         drift, slope = (
             dpo_drift(at, advantage, 2.0, 0.6),
-            jax.grad(lambda r: dpo_drift(r, advantage, 2.0, 0.6).sum())(at),
+            jax.grad(lambda x: dpo_drift(x, advantage, 2.0, 0.6).sum())(at),
         )
         assert drift.min() >= 0.0
         assert np.isfinite(drift).all()
         assert np.isfinite(slope).all()
-        if ratio == 1.0:
+        if log_ratio == 0.0:
             assert jnp.abs(drift).max() == 0.0
             assert jnp.abs(slope).max() == 0.0
+
+
+def test_dpo_surrogate_is_the_ratio_less_the_drift() -> None:
+    log_ratio, advantage = (x.ravel() for x in np.meshgrid(np.linspace(-20, 20, 81), np.linspace(-3, 3, 25)))
+    with jax.enable_x64(True):
+        expected = np.exp(log_ratio) * advantage - np.asarray(dpo_drift(log_ratio, advantage, 2.0, 0.6))
+        np.testing.assert_allclose(dpo_surrogate(log_ratio, advantage, 2.0, 0.6), expected, rtol=1e-12, atol=1e-6)
+    # In float32, too, a good action that is e^20 times as likely gains no more: 1 + alpha, without a slope.
+    gain, slope = jax.jit(jax.value_and_grad(lambda x: dpo_surrogate(x, 1.0, 2.0, 0.6)))(20.0)
+    assert (float(gain), float(slope)) == (3.0, 0.0)
 
 
 # --- V-trace ---

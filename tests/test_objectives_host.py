@@ -129,7 +129,7 @@ def test_ratio_and_its_kl_by_hand() -> None:
 
 
 def test_every_slot_is_used() -> None:
-    """An objective of our own, on two samples: -mean w (2 ratio A) + mean w 3 + .7 value loss - .03 mean w H."""
+    """Our own, in state 7, on two samples: -mean w (7 * 2 ratio A) + mean w 3 + .7 value loss - .03 mean w H."""
 
     def advantage(state: Any, seen: Collected) -> Any:
         reward = seen.rollout.reward
@@ -138,7 +138,7 @@ def test_every_slot_is_used() -> None:
     slots = Slots(
         advantage,
         ratio=lambda log_prob, old: 2.0 * jnp.exp(log_prob - old),
-        clip=lambda ratio, advantage, weight: (ratio * advantage, {"policy/mine": ratio.max()}),
+        clip=lambda state, ratio, advantage, weight: (state * ratio * advantage, {"policy/mine": ratio.max()}),
         regulariser=lambda state, policy, targets: (jnp.full(2, 3.0), {"policy/old": targets.policy.logits.max()}),
         mask=lambda rollout: jnp.array([[1.0], [0.5]]),
         init=lambda: jnp.int32(5),
@@ -155,7 +155,7 @@ def test_every_slot_is_used() -> None:
     total, metrics = objective.loss(state, flat(outputs), flat(targets))
     weight = np.array([1.0, 0.5]) / 1.5
     entropy = np.array([np.log(2), -0.9 * np.log(0.9) - 0.1 * np.log(0.1)])
-    expected = -weight @ [2.0, 4.0] + 3.0 + 0.7 * 0.5 * np.mean([4.0, 25.0]) - 0.03 * weight @ entropy
+    expected = -7.0 * weight @ [2.0, 4.0] + 3.0 + 0.7 * 0.5 * np.mean([4.0, 25.0]) - 0.03 * weight @ entropy
     assert total == pytest.approx(expected, abs=1e-5)
     assert metrics["policy/entropy"] == pytest.approx(entropy.mean(), abs=1e-6)
     assert metrics["policy/used_fraction"] == 0.75

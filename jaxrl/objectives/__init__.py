@@ -22,6 +22,7 @@ from jaxrl.objectives.groups import (
 )
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.objectives.kl import mdpo_objective, ppo_adaptive_kl_objective, ppo_kl_objective
+from jaxrl.objectives.lpo import lpo_objective
 from jaxrl.objectives.ppo import clip_higher_objective, ppo_objective
 from jaxrl.objectives.risk import risk_ppo_objective
 from jaxrl.objectives.spo import spo_objective
@@ -77,6 +78,7 @@ __all__ = [
     "dpo_objective",
     "empg_objective",
     "group_objective",
+    "lpo_objective",
     "mdpo_objective",
     "ppo_adaptive_kl_objective",
     "ppo_kl_objective",

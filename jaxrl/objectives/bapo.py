@@ -88,7 +88,7 @@ def bapo_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: 
       released code, and without its dual clip.
     """
 
-    def clip(ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
+    def clip(state: Any, ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
         # The bounds are data of the surrogate: no gradient through the search, which has none in reverse.
         fixed = jax.lax.stop_gradient((ratio, advantage))
         start, limit = (hp.bapo_low, hp.bapo_high), (hp.bapo_low_max, hp.bapo_high_max)

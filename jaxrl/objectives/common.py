@@ -69,6 +69,21 @@ def gae_advantage(hp: Any) -> AdvantageSlot:
     return advantage
 
 
+def scheduled(advantage: AdvantageSlot, schedule: Callable[[Progress], jax.Array]) -> AdvantageSlot:
+    """The same advantage slot, whose state becomes `schedule(progress)`: what the loss may know of the lifetime."""
+
+    def slot(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
+        estimate, returns, _ = advantage(state, seen)
+        return estimate, returns, schedule(seen.progress)
+
+    return slot
+
+
+def lifetime_fraction(progress: Progress) -> jax.Array:
+    """`n / N` as a float32 scalar: the share of the lifetime that lies behind this update, in [0, 1)."""
+    return jnp.asarray(progress.fraction, jnp.float32)
+
+
 def value_loss(value: jax.Array, targets: AdvantageTargets, clip_eps: jax.Array | float | None = None) -> jax.Array:
     """`0.5 mean (V - G)^2`; with `clip_eps`, the larger of that and the same for V held within ±clip_eps of before.
 

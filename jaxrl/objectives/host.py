@@ -16,9 +16,14 @@ from jaxrl.types import Metrics, Objective, Progress, Rollout
 _MAX_LOG_RATIO = 20.0
 
 
+def log_importance_ratio(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
+    """`log(pi / pi_old)` per element, held within ±20: beyond, its gradient is zero."""
+    return jnp.clip(log_prob - old_log_prob, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+
+
 def importance_ratio(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
     """`pi / pi_old` per element, held within e^±20: beyond, its gradient is zero instead of infinite."""
-    return jnp.exp(jnp.clip(log_prob - old_log_prob, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+    return jnp.exp(log_importance_ratio(log_prob, old_log_prob))
 
 
 def score(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
@@ -26,7 +31,9 @@ def score(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
     return log_prob
 
 
-def unclipped(ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
+def unclipped(
+    state: Any, ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None
+) -> tuple[jax.Array, Metrics]:
     """`ratio * A` per element."""
     return ratio * advantage, {}
 
@@ -41,9 +48,9 @@ class Slots(NamedTuple):
 
     Attributes:
       advantage: `(state, Collected) -> (advantage, value targets, state)`, both [T, B]; outside the inner gradient.
-      ratio: `(log_prob, old_log_prob) -> [N]`.
-      clip: `(ratio, advantage, weight) -> (what is maximised [N], Metrics)`. Where it clips, it does so between
-        explicit bounds (low, high) on the ratio.
+      ratio: `(log_prob, old_log_prob) -> [N]`, what `clip` sees of the two: the ratio, its logarithm, a score.
+      clip: `(state, ratio, advantage, weight) -> (what is maximised [N], Metrics)`; the state as `advantage` left it.
+        Where it clips, it does so between explicit bounds (low, high) on the ratio.
       regulariser: `(state, policy, targets) -> (penalty [N], Metrics)`, or `None`; its targets hold the old policy.
       mask: `rollout -> [T, B]`, the weight in [0, 1] of each step in everything that trains the policy; `None` for
         ones. Values are learnt at every step.
@@ -92,7 +99,7 @@ def assemble(hp: Any, slots: Slots, normalize_advantage: str = "none", clip_valu
         if normalize_advantage == "minibatch":
             advantage = standardize(advantage, weight)
         log_prob = policy.log_prob(targets.action)
-        gain, clip_metrics = slots.clip(slots.ratio(log_prob, targets.log_prob), advantage, weight)
+        gain, clip_metrics = slots.clip(state, slots.ratio(log_prob, targets.log_prob), advantage, weight)
         policy_loss = -weighted_mean(gain, weight)
         value_loss = value_loss_fn(outputs["value"], targets, hp.clip_eps if clip_value else None)
         entropy = policy.entropy()

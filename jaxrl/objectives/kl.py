@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import AdvantageSlot, AdvantageTargets, Collected, gae_advantage
+from jaxrl.objectives.common import AdvantageTargets, gae_advantage, scheduled
 from jaxrl.objectives.host import Slots, assemble
 from jaxrl.ops.statistics import weighted_mean
 from jaxrl.types import Metrics, Objective, Progress
@@ -93,7 +93,7 @@ def mdpo_objective(hp: Any, normalize_advantage: str = "batch", clip_value: bool
     return assemble(
         hp,
         Slots(
-            _scheduled(gae_advantage(hp)),
+            scheduled(gae_advantage(hp), mirror_descent_step_size),
             regulariser=_mirror_penalty,
             init=lambda: jnp.float32(1.0),
             report=lambda step_size: {"policy/step_size": step_size},
@@ -101,16 +101,6 @@ def mdpo_objective(hp: Any, normalize_advantage: str = "batch", clip_value: bool
         normalize_advantage,
         clip_value,
     )
-
-
-def _scheduled(advantage: AdvantageSlot) -> AdvantageSlot:
-    """The same advantage slot, whose state becomes the step size of this update."""
-
-    def slot(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
-        estimate, returns, _ = advantage(state, seen)
-        return estimate, returns, mirror_descent_step_size(seen.progress)
-
-    return slot
 
 
 def _mirror_penalty(step_size: jax.Array, policy: Any, targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:

@@ -21,6 +21,22 @@ def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, bounds: Bounds) ->
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, *bounds) * advantage)
 
 
+def ppo_drift(log_ratio: jax.Array, advantage: jax.Array, clip_eps: jax.Array | float) -> jax.Array:
+    """What PPO takes off `ratio * A`, per element: never negative, and flat at ratio 1.
+
+    `relu((r - clip(r, 1 - eps, 1 + eps)) A)`, so that `r A` less it is `clipped_surrogate`.
+
+    Args:
+      log_ratio: log r, of any shape.
+      advantage: of the same shape.
+      clip_eps: > 0.
+    References:
+      Lu et al. 2022, arXiv:2210.05639, the mirror-learning view of PPO.
+    """
+    ratio = jnp.exp(log_ratio)
+    return jax.nn.relu((ratio - jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)) * advantage)
+
+
 def clip_metrics(ratio: jax.Array, bounds: Bounds, weight: jax.Array | None = None) -> Metrics:
     """Shares of ratios outside the bounds, above and below."""
     up, down = weighted_mean(ratio > bounds[1], weight), weighted_mean(ratio < bounds[0], weight)
@@ -34,7 +50,7 @@ def clip_metrics(ratio: jax.Array, bounds: Bounds, weight: jax.Array | None = No
 def clip_between(bounds: Bounds) -> Callable[..., tuple[jax.Array, Metrics]]:
     """A clip slot with the same bounds for every batch."""
 
-    def clip(ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
+    def clip(state: Any, ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
         return clipped_surrogate(ratio, advantage, bounds), clip_metrics(ratio, bounds, weight)
 
     return clip

@@ -37,7 +37,7 @@ def spo_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: b
       Xie et al. 2024, arXiv:2401.16025.
     """
 
-    def clip(ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
+    def clip(state: Any, ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:
         return spo_surrogate(ratio, advantage, hp.clip_eps), clip_metrics(ratio, ppo_bounds(hp), weight)
 
     return assemble(hp, Slots(gae_advantage(hp), clip=clip), normalize_advantage, clip_value)
