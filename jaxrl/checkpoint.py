@@ -91,6 +91,15 @@ def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read(Path(path))[0]["meta"]
 
 
+def load_sha256(path: str | os.PathLike[str]) -> str:
+    """The checksum of a checkpoint's contents, verified; equal contents have equal ones, whenever they were written.
+
+    Raises:
+      CheckpointError: if the file is missing, damaged or of a newer format.
+    """
+    return _read(Path(path))[0]["sha256"]
+
+
 def save_step(
     directory: str | os.PathLike[str], step: int, tree: Any, meta: dict[str, Any] | None = None, keep: int = 2
 ) -> Path:

@@ -24,7 +24,14 @@ Steps = Annotated[int | None, arg(metavar="N", help="Environment steps of each r
 Out = Annotated[Path | None, arg(metavar="DIR", help="Run directory; by default runs/ALGORITHM-ENV-TIME.")]
 Evaluations = Annotated[int, arg(metavar="N", help="Greedy evaluations of 16 episodes, spread over the run.")]
 Chunks = Annotated[int, arg(metavar="N", help="Checkpoints; a killed run loses at most one chunk's work.")]
-Objective = Annotated[str | None, arg(metavar="NAME", help="What is optimised; `jaxrl list objectives`.")]
+Objective = Annotated[
+    str | None,
+    arg(
+        metavar="NAME|FILE.npz",
+        help="What is optimised: a name of `jaxrl list objectives`, as dpo, or the file of a rule that was learned "
+        "(short for --set objective=NAME; --grid objective=ppo,dpo compares several).",
+    ),
+]
 Cell = Annotated[int | None, arg(metavar="I", help="Cell of the grid; by default the best.")]
 Seed = Annotated[int | None, arg(metavar="SEED", help="Which of the run's seeds; by default the first.")]
 
@@ -141,7 +148,7 @@ def list_(
         Positional[Literal["algorithms", "agents", "envs", "objectives"]], arg(metavar="WHAT", help="What to list.")
     ],
 ) -> None:
-    """List algorithms (with the actions that each takes), environments or objectives."""
+    """List algorithms (with the actions that each takes), environments, or objectives and shipped rules."""
     if what == "envs":
         from jaxrl.adapters import list_envs
 
@@ -151,7 +158,9 @@ def list_(
     from jaxrl.presets import PRESETS
 
     if what == "objectives":
-        print("\n".join(sorted(OBJECTIVES)))
+        from jaxrl.rules import describe_rule, list_rules
+
+        print("\n".join([*sorted(OBJECTIVES), *(f"{name:16} {describe_rule(name)}" for name in list_rules())]))
         return
     for name, preset in PRESETS.items():
         print(f"{name:9} {preset.action_spaces:29} {preset.summary}  [{preset.reference}]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -213,8 +214,8 @@ def _static(name: str, value: Any, kind: Any) -> Any:
             return None
         if option is bool and isinstance(value, bool | np.bool_):
             return bool(value)
-        if option is str and isinstance(value, str):
-            return value
+        if option is str and isinstance(value, str | os.PathLike):
+            return os.fspath(value)
         if option is int and _is_integral(value):
             return int(value)
         if typing.get_origin(option) is tuple:

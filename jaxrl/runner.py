@@ -17,6 +17,7 @@ from jaxrl.algorithm import Algorithm, init, train, with_evaluation
 from jaxrl.evaluation import evaluate
 from jaxrl.plan import ENV_PREFIX, Plan, Program, programs
 from jaxrl.presets import Preset, find_preset
+from jaxrl.rules import rule_sha256
 from jaxrl.runtime import Layout, choose_layout, over_runs, padded, place, quick_compile_options
 from jaxrl.settings import check_at_least
 
@@ -119,6 +120,7 @@ class Execution:
         layout: Layout | None = None,
     ) -> None:
         self.program = program
+        self.rule_sha256 = rule_sha256(self._objective)
         self.num_updates = program.config.num_updates
         self.chunk = -(-self.num_updates // options.num_chunks)
         self.num_runs = len(program.cells) * len(plan.seeds)
@@ -133,6 +135,10 @@ class Execution:
         self._fixed = self._runs(plan.seeds)
         # Eagerly, for what only the algorithm's parts can check: before any compilation.
         jax.eval_shape(self._init_one, self._one())
+
+    @property
+    def _objective(self) -> str | None:
+        return getattr(self.program.config, "objective", None)
 
     @property
     def done(self) -> int:
@@ -202,6 +208,9 @@ class Execution:
         return {"key": jax.vmap(jax.random.key)(all_seeds), "numbers": numbers}
 
     def _compiled_step(self, state: Any, fixed: Any) -> Callable[..., Any]:
+        # Programs are compiled one after the other, perhaps hours after the first checksum was written down.
+        if rule_sha256(self._objective) != self.rule_sha256:
+            raise ValueError(f"objective = {self._objective!r}: the rule file changed during the run; put it back")
         masked = self.num_updates % self.chunk != 0
 
         def advance(run: Any, bounds: Any) -> Any:

@@ -268,6 +268,7 @@ def _programs(parts: list[Execution]) -> list[dict[str, Any]]:
             "config": dataclasses.asdict(part.program.config),
             "numbers": part.program.numbers,
             "layout": part.layout,
+            **({"rule_sha256": part.rule_sha256} if part.rule_sha256 else {}),
         }
         for part in parts
     ]
@@ -294,6 +295,7 @@ def _open(directory: Path) -> _Opened:
     env = make_env(plan.env)
     parts = executions(plan, env, options, directory, layouts)
     for then, now in zip(data["programs"], to_json(_programs(parts)), strict=True):
+        _refuse_other_rule(file, then, now)
         for kind in ("config", "numbers"):
             changed = [name for name in {**then[kind], **now[kind]} if then[kind].get(name) != now[kind].get(name)]
             if changed:
@@ -303,6 +305,15 @@ def _open(directory: Path) -> _Opened:
                     f"{file} was made by jaxrl {made} with other defaults ({differences}); open it with that"
                 )
     return _Opened(directory, plan, env, parts, origin)
+
+
+def _refuse_other_rule(file: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    before, after = (program.get("rule_sha256") for program in (then, now))
+    if before != after:
+        raise ValueError(
+            f"{file} was made with another rule {now['config'].get('objective')!r}: its sha256 was {before} then, "
+            f"and is {after} now; put that file back, or start a new run"
+        )
 
 
 def _refuse_other_run(directory: Path) -> None:

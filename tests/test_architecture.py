@@ -65,7 +65,9 @@ ALLOWED = {
     "env": {"types", "spaces"},
     "networks": {"types", "spaces", "ops"},
     "value_networks": {"types", "spaces", "ops", "networks"},
-    "objectives": {"types", "spaces", "ops", "networks"},
+    "objectives": {"types", "spaces", "ops", "networks", "settings"},
+    "checkpoint": {"files"},
+    "rules": {"types", "settings", "objectives", "checkpoint"},
     "buffers": {"types", "spaces", "ops"},
     "agents": {"types", "spaces", "ops", "networks", "value_networks", "objectives", "buffers"},
     "algorithm": {"types", "env", "buffers"},
@@ -77,7 +79,7 @@ ALLOWED = {
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings",
+        "evo", "qd", "settings", "rules",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse

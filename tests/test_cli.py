@@ -130,7 +130,7 @@ def errors(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["train", "ppo", ENV, "--set", "gamma=0.9", "--set", "gamma=0.8"], "gamma is given twice"),
         (["train", "ppo", ENV, "--steps", "100", "--set", "total_steps=100"], "total_steps is given twice"),
         (["train", "ppo", ENV, "--steps", "100"], "total_steps = 100 is less than one update"),
-        (["train", "ppo", ENV, "--objective", "pp"], "objective = 'pp': expected one of a2c, ppo"),
+        (["train", "ppo", ENV, "--objective", "pp"], "unknown objective 'pp'; did you mean ppo"),
         (["train", "ppo", ENV, "--seeds", "0"], "seeds = 0: expected at least one seed, as in --seeds 8"),
         (["train", "ppo", ENV, "--chunks", "0"], "num_chunks = 0: expected an integer >= 1"),
         (["sweep", "ppo", ENV, "--grid", "lr=1,2"], "unknown setting 'lr'"),

@@ -152,12 +152,13 @@ def test_float32_stays_finite_and_holds_at_far_ratios() -> None:
 def learn(objective: Objective, update: int = 3, discrete: bool = True) -> tuple[jax.Array, Any, Any]:
     """Loss, metrics and gradient at another policy than the one that collected."""
     now, after, rollout = random_rollout(discrete)
-    targets, state = objective.prepare(objective.init(), now, after, rollout, Progress(jnp.int32(update), 10))
 
-    def loss(outputs: Any) -> tuple[jax.Array, Any]:
-        return objective.loss(state, outputs, flat(targets))
+    def differentiate(later: Any, update: jax.Array) -> Any:
+        targets, state = objective.prepare(objective.init(), now, after, rollout, Progress(update, 10))
+        return jax.value_and_grad(lambda o: objective.loss(state, o, flat(targets)), has_aux=True)(later)
 
-    (total, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(flat(random_rollout(discrete, seed=1)[0]))
+    later = flat(random_rollout(discrete, seed=1)[0])
+    (total, metrics), gradient = jax.jit(differentiate)(later, jnp.int32(update))
     return total, metrics, gradient
 
 

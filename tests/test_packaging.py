@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -70,3 +71,17 @@ def test_notebook_is_paired_with_its_script(script: Path) -> None:
         [cell.source for cell in book.cells if cell.cell_type == "code"] for book in (jupytext.read(script), notebook)
     ]
     assert sources[0] == sources[1], f"run: jupytext --sync {script.name}, then execute it again"
+
+
+def test_shipped_rules_are_in_the_wheel(tmp_path: Path) -> None:
+    """Neither the ignore file, which the build honours, nor the build's own settings leave one out."""
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "envs/jaxrl_envs/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    # The builder looks for an ignore file up to the root of a repository.
+    (tmp_path / ".git").mkdir()
+    included = {file.distribution_path for file in wheel.WheelBuilder(str(tmp_path)).recurse_included_files()}
+    assert included == {"jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "jaxrl_envs/__init__.py"}

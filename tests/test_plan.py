@@ -60,7 +60,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"hidden_sizes": (64, 0)}}, r"hidden_sizes = \(64, 0\): expected widths >= 1"),
     ({"settings": {"reset_pool": "many"}}, r"reset_pool = 'many': expected an integer or none, got str"),
     ({"settings": {"activation": "relus"}}, r"activation = 'relus': expected one of tanh, relu"),
-    ({"settings": {"objective": "pppo"}}, r"objective = 'pppo': expected one of a2c, ppo"),
+    (
+        {"settings": {"objective": "pppo"}},
+        r"unknown objective 'pppo'; did you mean ppo.*`jaxrl list objectives` shows all",
+    ),
     ({"settings": {"optimizer": "sgd"}}, r"optimizer = 'sgd': expected one of adam, rmsprop"),
     ({"settings": {"torso": "lstm"}}, r"torso = 'lstm': expected one of auto, mlp, cnn"),
     ({"settings": {"normalize_advantage": "yes"}}, r"expected one of minibatch, batch, none"),

@@ -11,10 +11,10 @@ from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.networks import MEMORIES
-from jaxrl.objectives import OBJECTIVES
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
 from jaxrl.ops.minibatch import OPTIMIZERS
 from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
+from jaxrl.rules import check_objective, find_objective
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Objective
 
@@ -37,7 +37,9 @@ class PPOConfig(OnPolicyLengths):
     num_steps: int = setting(128, "steps per environment and update", _PUREJAXRL)
     num_epochs: int = setting(4, "passes over each rollout", _PUREJAXRL)
     num_minibatches: int = setting(4, "minibatches per pass; divides num_envs * num_steps", _PUREJAXRL)
-    objective: str = setting("ppo", "what is optimised; see `jaxrl list objectives`", _PPO)
+    objective: str = setting(
+        "ppo", "what is optimised: a name of `jaxrl list objectives`, or the path of a rule file", _PPO
+    )
     normalize_advantage: str = setting(
         "minibatch", "over a minibatch, over the batch, or none; not for objectives of whole episodes", _PUREJAXRL
     )
@@ -71,7 +73,7 @@ class PPOConfig(OnPolicyLengths):
             "memory_size",
         )
         check_at_least(self, 0, "group_size")
-        check_choice("objective", self.objective, OBJECTIVES)
+        check_objective(self.objective)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("memory", self.memory, MEMORIES)
@@ -126,7 +128,7 @@ def on_policy_agent(
     Args and errors as in `ppo`.
     """
     params = env.default_params if env_params is None else env_params
-    chosen = OBJECTIVES[config.objective](config, hp) if objective is None else objective
+    chosen = find_objective(config.objective)(config, hp) if objective is None else objective
     return actor_critic(chosen, env.observation_space(params), env.action_space(params), config, hp)
 
 
