@@ -105,7 +105,10 @@ def make_plan(
     if twice:
         raise ValueError(f"{', '.join(twice)} is both fixed and in the grid; leave one of them out")
     plan = Plan(algorithm, env, _seeds(seeds), chosen, axes)
-    programs(plan, preset, env_params)  # the configurations' own checks
+    for program in programs(plan, preset, env_params):  # the configurations' own checks
+        of_agent = {field.name: program.numbers[field.name] for field in dataclasses.fields(preset.hparams)}
+        for cell in range(len(program.cells)):
+            preset.check(program.config, preset.hparams.replace(**{n: float(v[cell]) for n, v in of_agent.items()}))
     return plan
 
 

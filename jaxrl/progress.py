@@ -75,4 +75,7 @@ def _score(rows: dict[str, np.ndarray], names: list[str]) -> str:
         if broken.any():
             runs = ", ".join(names[run] for run in np.flatnonzero(broken)[:5])
             parts.append(f"non-finite losses in {broken.sum()} of {broken.size} runs ({runs})")
+    used = rows.get("policy/used_fraction")
+    if used is not None and not used.any():
+        parts.append("no episode fits into num_steps: the policy learns nothing")
     return ", ".join(parts) or "no episode ended yet"

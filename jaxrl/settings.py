@@ -44,3 +44,10 @@ def check_at_least(config: Any, minimum: int, *names: str) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(f"{name} = {value!r}: expected an integer >= {minimum}")
+
+
+def check_below(hp: Any, low: str, high: str, equal: bool = False) -> None:
+    """Raises ValueError unless the number named `low` is below the one named `high`, or `equal` to it."""
+    a, b = getattr(hp, low), getattr(hp, high)
+    if not (a <= b if equal else a < b):
+        raise ValueError(f"{low} = {a:g} and {high} = {b:g}: expected {low} {'<=' if equal else '<'} {high}")

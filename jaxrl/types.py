@@ -135,11 +135,12 @@ class Objective(NamedTuple):
       init: `() -> ObjectiveState`; `()` if there is none.
       prepare: `(state, outputs, next_outputs, rollout [T, B], progress) -> (targets [T, B], state)`.
       loss: `(state, outputs [N], targets [N]) -> (scalar, Metrics)`; sees the whole minibatch.
-      finish: `(state, metrics) -> state`, after the update.
+      finish: `(state, outputs [N], targets [N]) -> state`, after the update; the outputs are those of the updated
+        network over the whole rollout, and cost nothing where they are not used.
     """
 
     heads: Callable[[Any], dict[str, int]]
     init: Callable[[], Any]
     prepare: Callable[..., tuple[Any, Any]]
     loss: Callable[..., tuple[jax.Array, Metrics]]
-    finish: Callable[[Any, Metrics], Any]
+    finish: Callable[[Any, Any, Any], Any]

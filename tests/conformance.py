@@ -109,6 +109,12 @@ def _off_policy(preset: str, discrete: bool = False, **changes: Any) -> Case:
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
     "ppo recurrent": _on_policy("ppo", memory="gru", memory_size=6, normalize_obs=True),
+    "ppo mixture": Case(
+        "ppo",
+        {**TINY, "objective": "mdpo", "num_primitives": 3},
+        {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)},
+        lambda: dataclasses.replace(probes.termination_probe(), single_action_space=Box((-1.0, 0.0), (1.0, 3.0), (2,))),
+    ),
     "a2c": _on_policy("a2c", num_epochs=1, num_minibatches=1, reset_pool=3),
     "mdpo": _on_policy("mdpo", num_minibatches=1),
     "pqn": _on_policy("pqn", normalize_obs=True, normalize_reward=True),

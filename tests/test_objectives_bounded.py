@@ -108,10 +108,17 @@ def test_penalties_by_hand() -> None:
 )
 def test_adaptive_weight_halves_and_doubles(kl: float, factor: float) -> None:
     assert adapted_kl_coef(0.8, kl, 0.01) == pytest.approx(0.8 * factor)
+
+
+def test_adaptive_weight_follows_the_divergence_after_the_update() -> None:
+    """KL(old || new) of the outputs that `finish` is shown, whatever the losses on the way were."""
     objective = ppo_adaptive_kl_objective(HP.replace(kl_coef_init=0.8, kl_target=0.01))
-    state = objective.finish(objective.init(), {"policy/kl": jnp.float32(kl)})
-    assert state == pytest.approx(0.8 * factor)
-    assert state.dtype == objective.init().dtype
+    old = Categorical(jnp.log(jnp.array([[0.5, 0.5], [0.2, 0.8]])))
+    targets = AdvantageTargets(*[jnp.zeros(2)] * 5, policy=old)
+    for new, factor in ((old, 0.5), (Categorical(old.logits.at[0, 0].add(1.0)), 2.0)):
+        state = objective.finish(objective.init(), {"policy": new}, targets)
+        assert state == pytest.approx(0.8 * factor)
+        assert state.dtype == objective.init().dtype
 
 
 def test_adaptive_weight_comes_back_from_far() -> None:
@@ -314,12 +321,25 @@ def test_clip_higher_is_bapo_that_may_not_move() -> None:
 
 
 def test_positive_share_by_hand() -> None:
+    """What is clipped has no gradient and does not count: good actions above the bounds, bad ones below them."""
     ratio, advantage = jnp.array([2.0, 1.0, 0.1]), jnp.array([1.0, -2.0, 0.0])
-    assert positive_share(ratio, advantage, (0.6, 1.2)) == pytest.approx(1.2 / 3.2)
-    assert positive_share(ratio, advantage, (0.6, 1.2), jnp.array([0.5, 1.0, 1.0])) == pytest.approx(0.6 / 2.6)
+    assert positive_share(ratio, advantage, (0.6, 2.5)) == pytest.approx(2 / 4)
+    assert positive_share(ratio, advantage, (0.6, 2.5), jnp.array([0.5, 1.0, 1.0])) == pytest.approx(1 / 3)
+    assert positive_share(ratio, advantage, (0.6, 1.2)) == 0.0
     assert positive_share(ratio, jnp.zeros(3), (0.6, 1.2)) == 1.0
-    # A bad action below the lower bound counts for the bound.
-    assert positive_share(jnp.array([1.0, 0.1]), jnp.array([1.0, -1.0]), (0.6, 1.2)) == pytest.approx(1 / 1.6)
+    assert positive_share(jnp.array([1.0, 0.7]), jnp.array([1.0, -1.0]), (0.6, 1.2)) == pytest.approx(1 / 1.7)
+    assert positive_share(jnp.array([1.0, 0.5]), jnp.array([1.0, -1.0]), (0.6, 1.2)) == 1.0
+
+
+def test_no_step_of_the_search_lowers_the_share() -> None:
+    rng = np.random.default_rng(0)
+    ratio, advantage = jnp.exp(jnp.asarray(rng.normal(size=(100, 40)))), jnp.asarray(rng.normal(size=(100, 40)) - 0.3)
+    share = jax.jit(jax.vmap(positive_share, (0, 0, None)))
+    ladder = [(0.6, high) for high in np.arange(1.2, 3.0, 0.3)] + [(low, 3.0) for low in np.arange(0.6, 0.91, 0.1)]
+    shares = np.stack([share(ratio, advantage, bounds) for bounds in ladder])
+    assert (np.diff(shares, axis=0) >= -1e-6).all()
+    assert (np.diff(shares[:6], axis=0).max(1) > 0).all()
+    assert (np.diff(shares[6:], axis=0).max(1) > 0).all()
 
 
 def search(ratio: Any, advantage: Any, target: float, **changes: Any) -> tuple[list[float], float]:
@@ -329,16 +349,23 @@ def search(ratio: Any, advantage: Any, target: float, **changes: Any) -> tuple[l
 
 
 def test_bapo_raises_the_upper_bound_until_the_target_is_met() -> None:
-    """1.2/3.2 = .375, 1.25/3.25 = .385, 1.3/3.3 = .394, 1.35/3.35 = .403."""
-    bounds, share = search([2.0, 1.0], [1.0, -2.0], 0.4)
-    np.testing.assert_allclose(bounds, [0.6, 1.35], atol=1e-6)
-    assert share == pytest.approx(1.35 / 3.35, abs=1e-6)
+    """At 2.0 the good action of ratio 1.98 is let in: 1.98 / 3.98."""
+    bounds, share = search([1.98, 1.0], [1.0, -2.0], 0.4)
+    np.testing.assert_allclose(bounds, [0.6, 2.0], atol=1e-6)
+    assert share == pytest.approx(1.98 / 3.98, abs=1e-6)
+
+
+def test_bapo_then_raises_the_lower_bound() -> None:
+    """1 / 4.5 however high the upper bound; at .70 the bad action of ratio .69 is kept out."""
+    bounds, share = search([1.0, 0.69], [1.0, -5.0], 0.4)
+    np.testing.assert_allclose(bounds, [0.7, 3.0], atol=1e-6)
+    assert share == 1.0
 
 
 def test_bapo_leaves_bounds_alone_where_the_target_is_met() -> None:
-    bounds, share = search([2.0, 1.0], [1.0, -1.0], 0.4)
+    bounds, share = search([1.1, 1.0], [1.0, -1.0], 0.4)
     np.testing.assert_allclose(bounds, [0.6, 1.2], atol=1e-7)
-    assert share == pytest.approx(1.2 / 2.2)
+    assert share == pytest.approx(1.1 / 2.1)
 
 
 def test_bapo_ends_at_the_limits_after_51_steps_at_most() -> None:
@@ -361,8 +388,9 @@ def test_bapo_search_is_the_naive_loop(target: float) -> None:
     low, high, trips = 0.6, 1.2, 0
 
     def share() -> float:
-        part = np.abs(np.minimum(ratio * advantage, np.clip(ratio, low, high) * advantage))
-        return float(part[advantage > 0].sum() / part.sum())
+        positive = sum(r * a for r, a in zip(ratio, advantage, strict=True) if a > 0 and r <= high)
+        negative = sum(-r * a for r, a in zip(ratio, advantage, strict=True) if a <= 0 and r >= low)
+        return float(positive / (positive + negative))
 
     while share() < target and (high < 3.0 - 1e-6 or low < 0.9 - 1e-6):
         high, low = (high + 0.05, low) if high < 3.0 - 1e-6 else (high, low + 0.02)

@@ -216,7 +216,7 @@ def test_bnpo_counts_success_above_the_threshold() -> None:
 
 def test_bnpo_refuses_scaled_rewards() -> None:
     with pytest.raises(ValueError, match="set normalize_reward to False"):
-        OBJECTIVES["bnpo"](PPOConfig(objective="bnpo", normalize_reward=True), HP)
+        OBJECTIVES["bnpo"](PPOConfig(objective="bnpo", group_size=2, normalize_reward=True), HP)
 
 
 # --- The objective around them ---
@@ -245,7 +245,7 @@ def test_groups_have_baselines_of_their_own() -> None:
 def test_incomplete_episodes_change_no_gradient(name: str) -> None:
     """Another environment in which nothing ends, or steps after the last end: the policy learns the same."""
     rng = np.random.default_rng(1)
-    objective = OBJECTIVES[name](PPOConfig(objective=name), HP.replace(success_return=0.2))
+    objective = OBJECTIVES[name](PPOConfig(), HP.replace(success_return=0.2))
     done = rng.random((12, 3)) < 0.3
     done[-1] = True
     whole = experience(rng.normal(size=(12, 3)), done)
@@ -265,7 +265,7 @@ def test_incomplete_episodes_change_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*EQUATIONS, "risk_ppo"])
 def test_a_rollout_without_a_whole_episode_teaches_the_policy_nothing(name: str) -> None:
-    objective = OBJECTIVES[name](PPOConfig(objective=name), HP)
+    objective = OBJECTIVES[name](PPOConfig(), HP)
     grads, metrics = gradient(objective, experience(np.ones((5, 2)), np.zeros((5, 2)), first=False))
     np.testing.assert_array_equal(grads["policy"].logits, 0.0)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -408,4 +408,4 @@ def test_state_goes_from_rollout_to_rollout() -> None:
     assert (float(first.low), float(first.high)) != (float(second.low), float(second.high))
     described = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (objective.init(), first, second)]
     assert described[0] == described[1] == described[2]
-    assert_trees_close(objective.finish(second, {}), second)
+    assert_trees_close(objective.finish(second, {}, ()), second)

@@ -28,7 +28,7 @@ OF_EPISODES = {"grpo", "rloo", "lite_ppo", "bnpo", "risk_ppo"}
 
 def learn_once(name: str, hp: PPOHparams, rollout: Rollout, later: dict[str, Any]) -> dict[str, Any]:
     """All parts of an objective in the order of an update: gradients at outputs `later` than those that collected."""
-    objective = OBJECTIVES[name](PPOConfig(objective=name), hp)
+    objective = OBJECTIVES[name](PPOConfig(), hp)
     targets, state = objective.prepare(
         objective.init(), rollout.extras, rollout.next_extras, rollout, Progress(jnp.int32(2), 10)
     )
@@ -42,7 +42,7 @@ def learn_once(name: str, hp: PPOHparams, rollout: Rollout, later: dict[str, Any
         "metrics": metrics,
         "gradient": gradient,
         "advantage": targets.advantage,
-        "state": objective.finish(state, metrics),
+        "state": objective.finish(state, flat(later), flat(targets)),
     }
 
 
@@ -104,7 +104,7 @@ def test_every_objective_logs_and_survives_far_policies(name: str) -> None:
 def test_states_keep_their_shapes_and_types(name: str) -> None:
     """A state is the carry of a scan."""
     _, _, rollout = random_rollout()
-    state = OBJECTIVES[name](PPOConfig(objective=name), HP).init()
+    state = OBJECTIVES[name](PPOConfig(), HP).init()
     after = learn_once(name, HP, rollout, rollout.extras)["state"]
     described = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), s) for s in (state, after)]
     assert described[0] == described[1]
@@ -142,7 +142,7 @@ def test_every_slot_is_used() -> None:
         regulariser=lambda state, policy, targets: (jnp.full(2, 3.0), {"policy/old": targets.policy.logits.max()}),
         mask=lambda rollout: jnp.array([[1.0], [0.5]]),
         init=lambda: jnp.int32(5),
-        finish=lambda state, metrics: state + 100,
+        finish=lambda state, outputs, targets: state + 100,
         report=lambda state: {"policy/state": state},
     )
     objective = assemble(HP, slots)
@@ -151,7 +151,7 @@ def test_every_slot_is_used() -> None:
     action, reward = jnp.array([[0], [1]]), jnp.array([[1.0], [4.0]])
     rollout = Rollout(None, action, reward, None, None, None, outputs, outputs, ())  # type: ignore[arg-type]
     targets, state = objective.prepare(objective.init(), outputs, outputs, rollout, Progress(2, 10))
-    assert (int(state), int(objective.finish(state, {}))) == (7, 107)
+    assert (int(state), int(objective.finish(state, {}, targets))) == (7, 107)
     total, metrics = objective.loss(state, flat(outputs), flat(targets))
     weight = np.array([1.0, 0.5]) / 1.5
     entropy = np.array([np.log(2), -0.9 * np.log(0.9) - 0.1 * np.log(0.1)])
@@ -224,7 +224,9 @@ BANDIT = PPOConfig(
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_learns_the_best_arm(name: str) -> None:
     """30 updates of the actual loop."""
-    config = dataclasses.replace(BANDIT, objective=name)
+    config = dataclasses.replace(
+        BANDIT, objective=name, **({"num_epochs": 1, "num_minibatches": 1} if name == "a2c" else {})
+    )
     hp = PPOHparams(learning_rate=3e-2, ent_coef=0.0, success_return=0.75)
     state, metrics = jax.jit(lambda key: train(key, ppo(Bandit(), config, hp), config.num_updates))(jax.random.key(0))
     agent, first = on_policy_agent(Bandit(), config, hp), jnp.zeros(1, bool)

@@ -64,7 +64,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"settings": {"objective": "pppo"}},
         r"unknown objective 'pppo'; did you mean ppo.*`jaxrl list objectives` shows all",
     ),
-    ({"settings": {"optimizer": "sgd"}}, r"optimizer = 'sgd': expected one of adam, rmsprop"),
+    ({"settings": {"optimizer": "lion"}}, r"optimizer = 'lion': expected one of adam, rmsprop, sgd"),
     ({"settings": {"torso": "lstm"}}, r"torso = 'lstm': expected one of auto, mlp, cnn"),
     ({"settings": {"normalize_advantage": "yes"}}, r"expected one of minibatch, batch, none"),
     (
@@ -192,7 +192,7 @@ def test_action_spaces_without_a_policy(algorithm: str, space: Box, monkeypatch:
         PRESETS[algorithm].make(OddActions(space))
     monkeypatch.setattr("jaxrl.runs.make_env", lambda name: OddActions(space))
     with pytest.raises(ValueError, match="Discrete, MultiDiscrete or a float Box of one axis"):
-        sweep(algorithm=algorithm)()
+        sweep(algorithm=algorithm, settings={})()
 
 
 def test_constructors_check_static_facts() -> None:
@@ -230,7 +230,7 @@ def test_numbers_share_a_program_and_shapes_do_not() -> None:
         ({"learning_rate": [1e-3, 1e-4], "gamma": [0.9, 0.99], "env.reward": [1.0, 2.0]}, 1),
         ({"num_envs": [4, 8], "num_steps": [128, 64]}, 4),
         ({"num_envs": [4, 8], "activation": ["tanh", "relu"], "gamma": [0.9, 0.99]}, 4),
-        ({"objective": ["ppo", "a2c"]}, 2),
+        ({"objective": ["ppo", "vtrace"]}, 2),
         ({"total_steps": [512, 1024.0]}, 2),
     ],
 )
@@ -311,3 +311,27 @@ def test_traced_hyperparameters_are_left_alone() -> None:
 
     traced = jax.eval_shape(init, jnp.float32(-1.0))
     assert traced == jax.eval_shape(lambda: init(1e-3))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "message"),
+    [
+        ("dqn", {"distribution": "c51", "v_min": 1.0, "v_max": 1.0}, "v_min = 1 and v_max = 1: expected v_min < v_max"),
+        ("ppo", {"objective": "risk_ppo", "risk_low": 0.9, "risk_high": 0.1}, "expected risk_low <= risk_high"),
+        ("ppo", {"objective": "bapo", "bapo_low": 0.95}, "bapo_low = 0.95 and bapo_low_max = 0.9"),
+        ("ppo", {"num_minibatches": 512}, "leaves one step in each, whose standardised advantage is 0"),
+        ("ppo", {"objective": "a2c"}, "one step per rollout, not num_epochs \\* num_minibatches = 16; set both to 1"),
+        ("ppo", {"objective": "bnpo"}, "num_envs = 4 with group_size = 0 is one; set group_size to a divisor, as in 2"),
+        ("ppo", {"objective": "lite_ppo", "group_size": 4}, "compares groups of environments"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(algorithm: str, settings: Any, message: str) -> None:
+    env = "CartPole-v1"
+    with pytest.raises(ValueError, match=message):
+        make_plan(algorithm, env, 1, settings, {}, jaxrl.make_env(env).default_params)
+
+
+def test_every_cell_of_a_grid_is_checked() -> None:
+    with pytest.raises(ValueError, match="v_min = 60 and v_max = 50"):
+        make_plan("dqn", "CartPole-v1", 1, {"distribution": "c51", "v_max": 50.0}, {"v_min": [0.0, 60.0]}, None)
+    make_plan("dqn", "CartPole-v1", 1, {"v_max": 50.0}, {"v_min": [0.0, 60.0]}, None)  # nobody reads them

@@ -546,3 +546,13 @@ def test_a_run_without_a_checkpoint_says_so(finished: tuple[Path, Results], tmp_
     shutil.copy(finished[0] / "run.json", path)
     with pytest.raises(CheckpointError, match="holds no checkpoint yet; `jaxrl resume` the run first"):
         jaxrl.load_run(path).policy(cell=0)
+
+
+def test_progress_says_when_no_episode_fits(capfd: pytest.CaptureFixture[str]) -> None:
+    """Objectives of whole episodes have nothing to learn from where rollouts are shorter."""
+    rows = {"episode/return": np.ones((1, 2)), "episode/count": np.ones((1, 2))}
+    with Progress().start("probe", 10) as progress:
+        for used in (0.0, 0.1):
+            progress.report(5, 1.0, rows | {"policy/used_fraction": np.full((1, 2), used)}, ["seed 0"])
+    lines = capfd.readouterr().err.split()
+    assert " ".join(lines).count("no episode fits into num_steps: the policy learns nothing") == 1

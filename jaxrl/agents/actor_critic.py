@@ -106,7 +106,12 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
         )
         # After the epochs, so that collection, targets and minibatches of one update saw the same statistics.
         moments = update_moments(state.obs_moments, rollout.obs) if config.normalize_obs else ()
-        objective_state = objective.finish(objective_state, metrics)
+        obs, is_first, targets = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (rollout.obs, rollout.is_first, targets)
+        )
+        is_first = is_first.reshape(rollout.is_first.shape)
+        outputs, _ = outputs_at(params, state.obs_moments, obs, rollout.memory, is_first)
+        objective_state = objective.finish(objective_state, outputs, targets)
         return ActorCriticState(params, opt_state, objective_state, moments, scaler), metrics
 
     return Agent(init, memory, act, update)

@@ -99,7 +99,7 @@ class Normalizers:
     reward: Any
 
     def scale_reward(self, reward: jax.Array) -> jax.Array:
-        """Divided by the deviation of discounted returns, where rewards are scaled."""
+        """Divided by the deviation of discounted returns, where rewards are scaled; n-step sums as a whole."""
         return scale(self.reward.moments, reward) if isinstance(self.reward, RewardScaler) else reward
 
 

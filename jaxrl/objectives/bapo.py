@@ -18,12 +18,13 @@ HIGH_STEP, LOW_STEP = 0.05, 0.02
 def positive_share(
     ratio: jax.Array, advantage: jax.Array, bounds: Bounds, weight: jax.Array | None = None
 ) -> jax.Array:
-    """Share of the samples with A > 0 in the clipped surrogate, by magnitude.
+    """Share of the samples with A > 0 in `|ratio * A|`, of those that are not clipped: the others have no gradient.
 
     Returns:
-      Scalar in [0, 1]; 1 where every advantage is 0, and there is nothing to balance.
+      Scalar in [0, 1]; 1 where nothing has a gradient, and there is nothing to balance.
     """
-    part = jnp.abs(clipped_surrogate(ratio, advantage, bounds)) * (1.0 if weight is None else weight)
+    free = jnp.where(advantage > 0.0, ratio <= bounds[1], ratio >= bounds[0])
+    part = jnp.where(free, jnp.abs(ratio * advantage), 0.0) * (1.0 if weight is None else weight)
     positive, total = jnp.where(advantage > 0.0, part, 0.0).sum(), part.sum()
     return jnp.where(total > 0.0, positive / jnp.where(total > 0.0, total, 1.0), 1.0)
 
@@ -38,8 +39,8 @@ def balanced_bounds(
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """The first bounds at which `positive_share` reaches a target: the upper is raised to its limit, then the lower.
 
-    The upper bound lets likelier good actions count for more. The lower one takes unlikely bad actions out of the
-    gradient, but leaves them in the share, where they count for the bound itself.
+    A higher upper bound lets in good actions that have become likelier, a higher lower bound keeps out bad ones that
+    have become unlikelier: neither can lower the share.
 
     Args:
       ratio, advantage: of any shape.
@@ -85,7 +86,7 @@ def bapo_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: 
       normalize_advantage, clip_value: as in `ppo_objective`.
     References:
       Xi et al. 2025, arXiv:2510.18927, with the paper's constants and order (upper bound first), not those of the
-      released code, and without its dual clip.
+      released code, and without its dual clip. Differs: clipped samples do not count in the share.
     """
 
     def clip(state: Any, ratio: jax.Array, advantage: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, Metrics]:

@@ -107,6 +107,6 @@ def no_state() -> tuple[()]:
     return ()
 
 
-def unchanged(state: Any, metrics: Any) -> Any:
+def unchanged(state: Any, outputs: Any, targets: Any) -> Any:
     """A `finish` that does nothing."""
     return state

@@ -1,7 +1,8 @@
 """Whole episodes inside a rollout, for objectives that compare returns instead of trusting a critic.
 
 An episode is complete if it began and ended within the rollout; steps of the others are masked. `num_steps` must
-therefore be longer than episodes, else little or nothing is learnt from ("policy/used_fraction" tells how much).
+therefore be longer than episodes, else little or nothing is learnt from ("policy/used_fraction" tells how much), and
+short episodes count for more than they should: a long one is more often cut by the rollout's ends.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Slots(NamedTuple):
     regulariser: Callable[..., tuple[jax.Array, Metrics]] | None = None
     mask: Callable[[Rollout], jax.Array] | None = None
     init: Callable[[], Any] = no_state
-    finish: Callable[[Any, Metrics], Any] = unchanged
+    finish: Callable[[Any, Any, Any], Any] = unchanged
     report: Callable[[Any], Metrics] = no_report
 
 

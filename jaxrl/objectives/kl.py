@@ -53,12 +53,13 @@ def ppo_kl_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value
 def ppo_adaptive_kl_objective(hp: Any, normalize_advantage: str = "minibatch", clip_value: bool = False) -> Objective:
     """`mean(ratio A) - beta * KL(old || new)`; beta, the state, follows the divergence (`adapted_kl_coef`).
 
+    That is the one between the policy that collected and the one after the update, over the whole rollout.
+
     Args:
       hp: as in `ppo_kl_objective` with, for `kl_coef`, `kl_coef_init` (beta of the first update) and `kl_target`.
       normalize_advantage, clip_value: as in `ppo_objective`.
     References:
-      Schulman et al. 2017, arXiv:1707.06347, sec. 4. Differs: the divergence that beta follows is the mean over the
-      steps of the update, which is what they measure anyway, not that after the last one.
+      Schulman et al. 2017, arXiv:1707.06347, sec. 4.
     """
 
     def init() -> jax.Array:
@@ -68,8 +69,9 @@ def ppo_adaptive_kl_objective(hp: Any, normalize_advantage: str = "minibatch", c
         kl = targets.policy.kl(policy)
         return coef * kl, {"policy/kl": weighted_mean(kl, targets.weight)}
 
-    def finish(coef: jax.Array, metrics: Metrics) -> jax.Array:
-        return adapted_kl_coef(coef, metrics["policy/kl"], hp.kl_target)
+    def finish(coef: jax.Array, outputs: dict[str, Any], targets: AdvantageTargets) -> jax.Array:
+        kl = weighted_mean(targets.policy.kl(outputs["policy"]), targets.weight)
+        return adapted_kl_coef(coef, kl, hp.kl_target)
 
     slots = Slots(
         gae_advantage(hp), regulariser=penalty, init=init, finish=finish, report=lambda coef: {"policy/kl_coef": coef}

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.objectives.common import gae_advantage, lifetime_fraction, scheduled, weighted_mean
+from jaxrl.objectives.common import gae_advantage, lifetime_fraction, scheduled
 from jaxrl.objectives.host import Slots, assemble, log_importance_ratio
 from jaxrl.objectives.ppo import clipped_surrogate, ppo_drift
+from jaxrl.ops.statistics import weighted_mean
 from jaxrl.settings import check_at_least, setting
 from jaxrl.types import Key, Metrics, Objective, Params
 

@@ -30,8 +30,8 @@ def vtrace_objective(hp: Any, normalize_advantage: str = "none", clip_value: boo
 
     def advantage(state: Any, seen: Collected) -> tuple[jax.Array, jax.Array, Any]:
         values = (seen.outputs["value"], seen.next_outputs["value"])
-        on_policy = jnp.ones_like(values[0])
-        target, estimate = vtrace(seen.rollout, *values, on_policy, hp.gamma, hp.gae_lambda, hp.rho_max)
+        ratio = jnp.ones_like(values[0])  # the policy that collected
+        target, estimate = vtrace(seen.rollout, *values, ratio, hp.gamma, hp.gae_lambda)
         return estimate, target, state
 
     def weighted_score(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:

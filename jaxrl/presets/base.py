@@ -23,6 +23,7 @@ class Preset(NamedTuple):
       make: `(env, config, hparams, env_params) -> Algorithm`, whose state has the agent's as `agent`.
       overrides: `{environment family: {setting: value}}`, published settings that suit a family better.
       action_spaces: which it takes, for people to read.
+      check: `(config, hparams)`, hparams of numbers: raises ValueError where they do not fit one another.
     """
 
     summary: str
@@ -33,6 +34,7 @@ class Preset(NamedTuple):
     make: Callable[..., Algorithm]
     overrides: dict[str, dict[str, Any]]
     action_spaces: str = "Discrete, MultiDiscrete, Box"
+    check: Callable[[Any, Any], None] = lambda config, hp: None
 
 
 class OnPolicyLengths:

@@ -33,7 +33,9 @@ class OffPolicyConfig:
     batch_size: int = setting(256, "transitions per update", _CLEANRL)
     buffer_size: int = setting(100_000, "transitions that are remembered", _OURS)
     fill_steps: int = setting(1_000, "steps of random actions before the first update", _OURS)
-    num_step_returns: int = setting(1, "rewards summed before a target bootstraps", _OURS)
+    num_step_returns: int = setting(
+        1, "rewards summed before a target bootstraps; soft agents leave out the entropy of the steps between", _OURS
+    )
     hidden_sizes: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", _REJAX)
     activation: str = setting("relu", "tanh, relu, swish, gelu or elu", _CLEANRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)

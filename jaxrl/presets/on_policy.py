@@ -15,7 +15,7 @@ from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
 from jaxrl.ops.minibatch import OPTIMIZERS
 from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
 from jaxrl.rules import check_objective, find_objective
-from jaxrl.settings import check_at_least, check_choice, setting
+from jaxrl.settings import check_at_least, check_below, check_choice, setting
 from jaxrl.types import Agent, Objective
 
 _PUREJAXRL = "purejaxrl ppo.py"
@@ -79,6 +79,22 @@ class PPOConfig(OnPolicyLengths):
         check_choice("memory", self.memory, MEMORIES)
         check_network(self)
         check_lengths(self, whole_environments=self.memory != "none")
+        if self.normalize_advantage == "minibatch" and self.steps_per_update == self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches = {self.num_minibatches} leaves one step in each, whose standardised advantage is 0; "
+                "use fewer, or normalize_advantage = 'batch' or 'none'"
+            )
+        if self.objective == "a2c" and self.num_epochs * self.num_minibatches > 1:
+            raise ValueError(
+                f"objective = 'a2c' knows no ratio: it takes one step per rollout, not num_epochs * num_minibatches = "
+                f"{self.num_epochs * self.num_minibatches}; set both to 1, or use objective = 'ppo' or 'vtrace'"
+            )
+        if self.objective in ("bnpo", "lite_ppo") and self.num_envs // (self.group_size or self.num_envs) < 2:
+            raise ValueError(
+                f"objective = {self.objective!r} compares groups of environments, and num_envs = {self.num_envs} with "
+                f"group_size = {self.group_size} is one; set group_size to a divisor, as in "
+                f"{max(self.num_envs // 2, 1)}"
+            )
         if self.group_size and self.num_envs % self.group_size:
             fits = [size for size in range(1, self.num_envs + 1) if self.num_envs % size == 0]
             raise ValueError(
@@ -198,6 +214,14 @@ MDPO_CONFIG = PPOConfig(
 MDPO_HPARAMS = PPOHparams(learning_rate=3e-4, ent_coef=0.0)
 
 
+def _check(config: PPOConfig, hp: PPOHparams) -> None:
+    if config.objective == "risk_ppo":
+        check_below(hp, "risk_low", "risk_high", equal=True)
+    if config.objective == "bapo":
+        check_below(hp, "bapo_low", "bapo_low_max", equal=True)
+        check_below(hp, "bapo_high", "bapo_high_max", equal=True)
+
+
 PRESETS: dict[str, Preset] = {
     "ppo": Preset(
         summary="proximal policy optimisation, clipped; discrete and continuous actions, MLP and CNN",
@@ -206,6 +230,7 @@ PRESETS: dict[str, Preset] = {
         hparams=PPOHparams(),
         agent=on_policy_agent,
         make=ppo,
+        check=_check,
         overrides={
             # purejaxrl's brax_minatar.ipynb.
             "minatar": {
@@ -238,6 +263,7 @@ PRESETS: dict[str, Preset] = {
         hparams=A2C_HPARAMS,
         agent=on_policy_agent,
         make=a2c,
+        check=_check,
         overrides={"minatar": {"num_envs": 64, "activation": "relu", "hidden_sizes": (128,), "shared_torso": True}},
     ),
     "mdpo": Preset(
@@ -247,6 +273,7 @@ PRESETS: dict[str, Preset] = {
         hparams=MDPO_HPARAMS,
         agent=on_policy_agent,
         make=ppo,
+        check=_check,
         overrides={},
     ),
 }

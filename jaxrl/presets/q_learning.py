@@ -11,7 +11,7 @@ from jaxrl.agents.q_learning import LOSSES
 from jaxrl.agents.q_learning import dqn as dqn_agent
 from jaxrl.presets.base import Preset
 from jaxrl.presets.off_policy import OffPolicyConfig, off_policy_preset
-from jaxrl.settings import check_at_least, check_choice, setting
+from jaxrl.settings import check_at_least, check_below, check_choice, setting
 
 _OURS = "jaxrl"
 _REJAX = "rejax configs/gymnax"
@@ -70,6 +70,11 @@ class DQNHparams:
     )  # fmt: skip
 
 
+def _check(config: DQNConfig, hp: DQNHparams) -> None:
+    if config.distribution == "c51":
+        check_below(hp, "v_min", "v_max")
+
+
 PRESETS: dict[str, Preset] = {
     "dqn": off_policy_preset(
         dqn_agent,
@@ -93,7 +98,7 @@ PRESETS: dict[str, Preset] = {
             },
         },
         "Discrete",
-    ),
+    )._replace(check=_check),
 }
 
 dqn = PRESETS["dqn"].make
