@@ -9,17 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxrl.env import Environment
 
-# name: module and constructor. Modules are imported when one of their environments is made.
-_ENVS = {
-    "probe_constant": ("probes", "constant_probe"),
-    "probe_observation": ("probes", "observation_probe"),
-    "probe_discount": ("probes", "discount_probe"),
-    "probe_action": ("probes", "action_probe"),
-    "probe_contextual": ("probes", "contextual_probe"),
-    "probe_truncation": ("probes", "truncation_probe"),
-    "probe_termination": ("probes", "termination_probe"),
-    "probe_continuous": ("probes", "continuous_probe"),
-    "probe_memory": ("probes", "memory_probe"),
+_GRID_LEVELS = (
+    "dense",
+    "sparse",
+    "long_horizon",
+    "longer_horizon",
+    "long_dense",
+    "rand_dense",
+    "rand_long",
+    "rand_small",
+    "rand_sparse",
+    "rand_very_dense",
+)
+_CHAINS = ("short", "short_noisy", "long", "long_noisy", "distractor")
+
+# name: module, constructor and what it is given. Modules are imported when one of their environments is made.
+_ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "probe_constant": ("probes", "constant_probe", {}),
+    "probe_observation": ("probes", "observation_probe", {}),
+    "probe_discount": ("probes", "discount_probe", {}),
+    "probe_action": ("probes", "action_probe", {}),
+    "probe_contextual": ("probes", "contextual_probe", {}),
+    "probe_truncation": ("probes", "truncation_probe", {}),
+    "probe_termination": ("probes", "termination_probe", {}),
+    "probe_continuous": ("probes", "continuous_probe", {}),
+    "probe_memory": ("probes", "memory_probe", {}),
+    **{f"grid_{name}": ("gridworld", "handcrafted", {"name": name}) for name in _GRID_LEVELS},
+    "grid_random": ("gridworld", "grid_random", {}),
+    **{f"maze_{i}": ("gridworld", "maze", {"index": i}) for i in range(1, 10)},
+    **{f"chain_{name}": ("chains", "chain", {"variant": name}) for name in _CHAINS},
 }
 
 
@@ -29,7 +47,7 @@ def list_envs() -> tuple[str, ...]:
 
 
 def make(name: str, **constructor_kwargs: Any) -> Environment:
-    """A new environment.
+    """An environment.
 
     Args:
       name: one of `list_envs()`.
@@ -42,9 +60,9 @@ def make(name: str, **constructor_kwargs: Any) -> Environment:
         raise ValueError(
             f"unknown environment {name!r}; expected one such as {', '.join(nearest)} (jaxrl_envs.list_envs())"
         )
-    module, constructor = _ENVS[name]
+    module, constructor, fixed = _ENVS[name]
     build = getattr(importlib.import_module(f"jaxrl_envs.{module}"), constructor)
     try:
-        return build(**constructor_kwargs)
+        return build(**fixed, **constructor_kwargs)
     except TypeError as error:
         raise ValueError(f"jaxrl/{name}: {error}; see help(jaxrl_envs.{module}.{constructor})") from error
