@@ -1,12 +1,13 @@
-"""Pictures of image-like observations: MinAtar games, boards of cells, camera images."""
+"""Pictures that environments draw of themselves, and of image-like observations: MinAtar games, boards, photographs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxrl.rendering.canvas import BOARD, OVERSAMPLE, WIDTH, Canvas, Colour, Scene
+from jaxrl.rendering.canvas import BOARD, OVERSAMPLE, WIDTH, Canvas, Colour, Scene, find_attribute
 
 _HEIGHT = 300
 _LINES: Colour = (38, 43, 54)
@@ -92,6 +93,24 @@ def board_scene(env_name: str, states: Any, obs: Any) -> Scene | None:
     def draw(canvas: Canvas, t: int) -> None:
         pixels = np.round(images[t] * 255).astype(np.uint8) if photo else paint_channels(images[t], colours)
         _blow_up(canvas, pixels)
+
+    return Scene(draw, _HEIGHT, 10)
+
+
+def image_scene(env: Any, env_params: Any, states: Any) -> Scene | None:
+    """What the environment draws of itself, if it has a method `image(state, params) -> [H, W, 3] uint8`; else None."""
+    image = find_attribute(env, "image")
+    if image is None:
+        return None
+
+    def draw(canvas: Canvas, t: int) -> None:
+        from PIL import Image
+
+        drawn = Image.fromarray(np.asarray(image(jax.tree.map(lambda leaf: leaf[t], states), env_params)))
+        fit = min(WIDTH / drawn.width, _HEIGHT / drawn.height)
+        size = (round(drawn.width * fit), round(drawn.height * fit))
+        large = drawn.resize((size[0] * OVERSAMPLE, size[1] * OVERSAMPLE), Image.Resampling.NEAREST)
+        canvas.paste(large, (WIDTH - size[0]) // 2, (_HEIGHT - size[1]) // 2)
 
     return Scene(draw, _HEIGHT, 10)
 

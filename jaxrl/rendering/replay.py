@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrl.files import atomic_write
-from jaxrl.rendering.boards import board_scene
+from jaxrl.rendering.boards import board_scene, image_scene
 from jaxrl.rendering.bodies import body_scene
 from jaxrl.rendering.canvas import INK, MUTED, PAPER, RULE, WIDTH, Canvas, Scene
 from jaxrl.rendering.charts import chart_scene
@@ -56,8 +56,9 @@ def render(  # noqa: PLR0913 - the last three have defaults and names
 ) -> Path:
     """Writes a replay of an episode.
 
-    Classic control, mazes, MinAtar and other image-like observations and Brax bodies are drawn as such; any other
-    environment as charts of its observations and rewards.
+    Classic control, mazes, MinAtar and other image-like observations and Brax bodies are drawn as such, and so are
+    environments with a method `image(state, params) -> [H, W, 3] uint8`; any other environment as charts of its
+    observations and rewards.
 
     Args:
       env_name: as in `make_env`; chooses the picture.
@@ -119,6 +120,7 @@ def _find_scene(env_name: str, env: Any, env_params: Any, trajectory: Trajectory
     return (
         model_scene(env_name, env, env_params, states, trajectory.action)
         or body_scene(env, states)
+        or image_scene(env, env_params, states)
         or board_scene(env_name, states, trajectory.obs)
         or chart_scene(trajectory.obs, trajectory.action, trajectory.reward)
     )

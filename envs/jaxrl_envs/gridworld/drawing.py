@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +28,9 @@ _SMOOTH = 3  # drawn so much larger and averaged down: smooth edges
 def level_image(level: Level, state: GridState | None = None, height: int = 300) -> np.ndarray:
     """A level, or one state of it.
 
-    Walls are dark, objects that earn are green circles and those that cost are red diamonds, larger for more and with
-    their numbers beside the board: reward, probability to end the episode, probability to come back. The agent is
-    a blue disc; absent objects are outlines.
+    Walls are dark, objects that earn are green circles and those that cost are red diamonds, larger for more. Each kind
+    has a letter, and beside the board its reward, probability to end the episode and probability per step to come
+    back. The agent is a blue disc; absent objects are outlines.
 
     Args:
       level: concrete.
@@ -115,11 +116,15 @@ class _Picture:
 
     def objects(self) -> None:
         """All of the level's, in their cells and in the legend."""
-        rows = [i for i in range(len(self.places)) if bool(self.level.present[i])]
-        for i in rows:
-            at = self.centre(self.places[i])
-            self._object(i, at, self.cell * self._radius(i), bool(self.exists[i]))
-        self._legend(rows)
+        level = self.level
+        kinds: dict[tuple[float, ...], list[int]] = {}
+        for i in np.flatnonzero(np.asarray(level.present)).tolist():
+            kinds.setdefault(tuple(float(v[i]) for v in (level.reward, level.p_term, level.p_respawn)), []).append(i)
+        for letter, (kind, members) in zip(string.ascii_uppercase, kinds.items(), strict=False):
+            for i in members:
+                at = self.centre(self.places[i])
+                self._object(kind[0], at, self.cell * self._radius(kind[0]), letter, bool(self.exists[i]))
+        self._legend(kinds)
 
     def finish(self) -> np.ndarray:
         """At its final size."""
@@ -137,41 +142,39 @@ class _Picture:
             self.pen.rectangle((edges[column], edges[row], edges[column + 1], edges[row + 1]), _WALL)
         self.pen.rectangle((edges[0], edges[0], edges[-1], edges[-1]), outline=_WALL, width=2 * width)
 
-    def _radius(self, i: int) -> float:
+    def _radius(self, reward: float) -> float:
         """In cells; the area grows with the size of the reward."""
-        size = abs(float(self.level.reward[i]))
         largest = max(1.0, float(np.abs(np.asarray(self.level.reward)).max()))
-        return 0.2 + 0.2 * float(np.sqrt(size / largest))
+        return 0.24 + 0.16 * float(np.sqrt(abs(reward) / largest))
 
-    def _object(self, i: int, at: tuple[float, float], radius: float, exists: bool) -> None:
-        good = float(self.level.reward[i]) >= 0
-        colour = _GOOD if good else _BAD
+    def _object(self, reward: float, at: tuple[float, float], radius: float, letter: str, exists: bool = True) -> None:
+        colour = _GOOD if reward >= 0 else _BAD
         fill, width = (colour if exists else None), max(2, round(1.5 * self.unit))
         x, y = at
-        if good:
+        if reward >= 0:
             self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill, colour, width)
         else:
+            radius *= 1.15  # of the area of a disc, more nearly
             corners = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)]
             self.pen.polygon(corners, fill)
             self.pen.line([*corners, corners[0], corners[1]], colour, width, joint="curve")
+        self._text(at, letter, _PAPER if exists else colour, 1.05 * radius / self.unit, "mm")
 
-    def _legend(self, rows: list[int]) -> None:
+    def _text(self, at: tuple[float, float], text: str, colour: _Colour, size: float, anchor: str = "lm") -> None:
         from PIL import ImageFont
 
+        self.pen.text(at, text, colour, ImageFont.load_default(max(1, round(size * self.unit))), anchor)
+
+    def _legend(self, kinds: dict[tuple[float, ...], list[int]]) -> None:
         left, unit = self.image.height + 6 * self.unit, self.unit
-        large, small = (ImageFont.load_default(round(points * unit)) for points in (13, 10))
-        kinds: dict[tuple[float, ...], list[int]] = {}
-        level = self.level
-        for i in rows:
-            kinds.setdefault(tuple(float(v[i]) for v in (level.reward, level.p_term, level.p_respawn)), []).append(i)
         step = min(56.0, 284.0 / max(1, len(kinds))) * unit
         for place, ((reward, p_term, p_respawn), members) in enumerate(kinds.items()):
             top = self.margin + place * step
-            self._object(members[0], (left + 8 * unit, top + 8 * unit), 7 * unit, True)
+            self._object(reward, (left + 8 * unit, top + 9 * unit), 8 * unit, string.ascii_uppercase[place % 26])
             count = f"  x {len(members)}" if len(members) > 1 else ""
-            self.pen.text((left + 21 * unit, top + 8 * unit), f"{reward:+.3g}{count}", _INK, large, "lm")
-            for line, text in enumerate((f"ends {_percent(p_term)}", f"returns {_percent(p_respawn)}")):
-                self.pen.text((left + 21 * unit, top + (22 + 12 * line) * unit), text, _MUTED, small, "lm")
+            self._text((left + 23 * unit, top + 8 * unit), f"{reward:+.3g}{count}", _INK, 13)
+            self._text((left + 23 * unit, top + 22 * unit), f"ends {_percent(p_term)}", _MUTED, 10)
+            self._text((left + 23 * unit, top + 34 * unit), f"returns {_percent(p_respawn)}", _MUTED, 10)
 
 
 def _percent(p: float) -> str:

@@ -68,7 +68,8 @@ def optimal_policy(level: Level, env: GridWorld, max_steps: int) -> jax.Array:
       level, env: as of `optimal_values`.
       max_steps: static; at least the level's limit, to act from its first step on.
     Returns:
-      [max_steps, env.num_states] int8: row h - 1 is for h steps to go, that is time `limit - h`. Ties go to the lowest.
+      [max_steps, env.num_states] int8: row h - 1 is for h steps to go, that is time `limit - h`. Ties go to
+      the lowest: without a discount there is no haste.
     """
     backup = _backup(level, env)
 
