@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from jaxrl.rendering import Trajectory, render
-from jaxrl_envs.gridworld import GridState, GridWorld, level_from_drawing
-from jaxrl_envs.gridworld.drawing import level_image, trajectory_image
+from jaxrl_envs.gridworld import GridState, GridWorld, level_from_drawing, level_image, trajectory_image
 
 WALL, AGENT, GOOD, BAD, FLOOR = (73, 80, 94), (37, 99, 175), (46, 139, 87), (205, 60, 60), (246, 247, 249)
 LEVEL = level_from_drawing("S..# .... 0.1. ....", [(1.0, 0.0, 0.1), (-1.0, 0.5, 0.0)], limit=9)

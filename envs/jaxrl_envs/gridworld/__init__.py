@@ -1,6 +1,7 @@
 """Grid-worlds after Oh et al. 2020: levels as data, their distributions, their exact solution and their pictures."""
 
 from jaxrl_envs.gridworld.distributions import DISTRIBUTIONS, LevelDistribution, sample_level
+from jaxrl_envs.gridworld.drawing import level_image, trajectory_image
 from jaxrl_envs.gridworld.environment import ACTIONS, GridState, GridWorld
 from jaxrl_envs.gridworld.handcrafted import HANDCRAFTED, grid_random, handcrafted, maze
 from jaxrl_envs.gridworld.level import Level, level_from_drawing
@@ -19,6 +20,7 @@ __all__ = [
     "grid_random",
     "handcrafted",
     "level_from_drawing",
+    "level_image",
     "maze",
     "optimal_policy",
     "optimal_return",
@@ -26,4 +28,5 @@ __all__ = [
     "policy_value",
     "policy_values",
     "sample_level",
+    "trajectory_image",
 ]

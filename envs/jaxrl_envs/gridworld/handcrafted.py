@@ -180,5 +180,5 @@ def grid_random(distribution: str | LevelDistribution = "all", seed: int = 0, ta
             raise ValueError(f"distribution {distribution!r}: expected one of {', '.join(DISTRIBUTIONS)}")
         distribution = DISTRIBUTIONS[distribution]
     with jax.ensure_compile_time_eval():
-        level = jax.tree.map(np.asarray, sample_level(jax.random.key(seed), distribution))
+        level = jax.tree.map(np.asarray, jax.jit(sample_level, static_argnums=1)(jax.random.key(seed), distribution))
     return GridWorld(distribution.max_side, distribution.max_objects, distribution.num_kinds, tabular, level)
