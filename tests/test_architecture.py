@@ -72,14 +72,15 @@ ALLOWED = {
     "agents": {"types", "spaces", "ops", "networks", "value_networks", "objectives", "buffers"},
     "algorithm": {"types", "env", "buffers"},
     "loops": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
-    "meta": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
+    "meta": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops"},
     "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
     "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
+    "evaluation": {"types", "env", "ops", "loops"},
     "adapters": {"types", "spaces", "env", "settings"},
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings", "rules",
+        "evo", "qd", "settings", "rules", "evaluation",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse

@@ -21,6 +21,17 @@ _GRID_LEVELS = (
     "rand_sparse",
     "rand_very_dense",
 )
+_GRID_DISTRIBUTIONS = (
+    "all",
+    "all_shortlife",
+    "all_randlife",
+    "all_vrandlife",
+    "small",
+    "medium",
+    "large",
+    "debug",
+    "mazes",
+)
 _CHAINS = ("short", "short_noisy", "long", "long_noisy", "distractor")
 
 # name: module, constructor and what it is given. Modules are imported when one of their environments is made.
@@ -36,6 +47,7 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "probe_memory": ("probes", "memory_probe", {}),
     **{f"grid_{name}": ("gridworld", "handcrafted", {"name": name}) for name in _GRID_LEVELS},
     "grid_random": ("gridworld", "grid_random", {}),
+    **{f"grid_{name}": ("gridworld", "grid_random", {"distribution": name}) for name in _GRID_DISTRIBUTIONS},
     **{f"maze_{i}": ("gridworld", "maze", {"index": i}) for i in range(1, 10)},
     **{f"chain_{name}": ("chains", "chain", {"variant": name}) for name in _CHAINS},
 }

@@ -12,6 +12,7 @@ from flax import struct
 
 from jaxrl.spaces import Box, Discrete, Indexed, Space
 from jaxrl.types import Key, Timestep
+from jaxrl_envs.gridworld.distributions import LevelDistribution, sample_level
 from jaxrl_envs.gridworld.level import Level, level_from_drawing
 
 ACTIONS = ("up", "down", "left", "right", "stay")
@@ -58,6 +59,7 @@ class GridWorld:
       num_kinds: types of objects.
       tabular: which of the two it is.
       level: the default parameters; if None, an open square with one final reward in the last corner.
+      distribution: what `sample_params` draws from; if None, it gives the default parameters.
 
     References:
       Oh et al. 2020, arXiv:2007.08794, appendix A; Jackson et al. 2023, arXiv:2310.02782, appendix C. Differs: objects
@@ -69,6 +71,7 @@ class GridWorld:
     num_kinds: int
     tabular: bool = True
     level: Level | None = None
+    distribution: LevelDistribution | None = None
 
     def __post_init__(self) -> None:
         if self.max_side < 2 or self.max_objects < 1 or self.num_kinds < 1:
@@ -102,6 +105,17 @@ class GridWorld:
     def default_params(self) -> Level:
         """The level that the environment was made with."""
         return _open_square(self.max_side, self.max_objects) if self.level is None else self.level
+
+    def sample_params(self, key: Key) -> Level:
+        """A level, its leaves arrays: for domain randomisation and meta-training."""
+        level = self.default_params if self.distribution is None else sample_level(key, self.distribution)
+        return jax.tree.map(jnp.asarray, level)
+
+    def optimal_return(self, params: Level) -> jax.Array:
+        """Best expected return of an episode, undiscounted; of tabular worlds, by `gridworld.optimal_return`."""
+        from jaxrl_envs.gridworld.solution import optimal_return
+
+        return optimal_return(params, self)
 
     def reset(self, key: Key, params: Level) -> tuple[GridState, jax.Array]:
         """A first state and its observation: at the start, with all objects."""

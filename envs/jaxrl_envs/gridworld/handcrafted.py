@@ -181,4 +181,5 @@ def grid_random(distribution: str | LevelDistribution = "all", seed: int = 0, ta
         distribution = DISTRIBUTIONS[distribution]
     with jax.ensure_compile_time_eval():
         level = jax.tree.map(np.asarray, jax.jit(sample_level, static_argnums=1)(jax.random.key(seed), distribution))
-    return GridWorld(distribution.max_side, distribution.max_objects, distribution.num_kinds, tabular, level)
+    shapes = (distribution.max_side, distribution.max_objects, distribution.num_kinds)
+    return GridWorld(*shapes, tabular, level, distribution)

@@ -1,0 +1,279 @@
+"""Ready-made meta-learners: rules that are learnt by meta-gradients over the lifetimes of many agents."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxrl.agents.actor_critic import actor_critic
+from jaxrl.agents.critic import AgentWithCritic, with_critic
+from jaxrl.algorithm import Algorithm
+from jaxrl.env import Environment
+from jaxrl.evaluation import evaluate
+from jaxrl.loops.on_policy import on_policy
+from jaxrl.meta.gradient import Lifetime, meta_gradient
+from jaxrl.meta.levels import PRIORITIES, LevelSampler, replay_levels, uniform_levels
+from jaxrl.meta.outcome import policy_gradient_outcome, value_errors
+from jaxrl.networks import TORSOS
+from jaxrl.objectives import a2c_objective
+from jaxrl.objectives.lpg import CORES, TIME_FEATURES, LPGConfig, lpg_init, lpg_objective
+from jaxrl.presets.base import Preset
+from jaxrl.presets.on_policy import PPOConfig
+from jaxrl.settings import check_at_least, check_choice, setting
+from jaxrl.types import Agent, Key, Metrics, Objective, Params
+
+SCORES = ("uniform", "alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc")
+_GROOVE = "Jackson et al. 2023, arXiv:2310.02782"
+_RELEASE = "EmptyJackson/groove"
+_OURS = "jaxrl"
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaConfig:
+    """What fixes shapes and branches of meta-training by meta-gradients."""
+
+    total_steps: int = setting(20_000_000_000, "environment steps in all, evaluations not counted", _RELEASE)
+    num_lifetimes: int = setting(512, "agents that live at a time, each on a level of its own", _GROOVE)
+    lifetime_batch: int = setting(32, "lifetimes differentiated at once; divides num_lifetimes", _RELEASE)
+    ended_batch: int = setting(16, "ended lifetimes that are played out and replaced at once", _OURS)
+    num_inner: int = setting(5, "updates of an agent per meta-update (K)", _GROOVE)
+    num_envs: int = setting(64, "parallel environments of one agent", _GROOVE)
+    num_steps: int = setting(20, "steps per environment and update", _GROOVE)
+    lifetime: int = setting(250, "updates of an agent, where the environment's parameters do not say it", _RELEASE)
+    max_episode_steps: int = setting(100_000, "an episode of an evaluation ends here at the latest", _OURS)
+    core: str = setting("gru", "of the meta-network: gru or lstm", _RELEASE)
+    width: int = setting(256, "of the core", _RELEASE)
+    target_width: int = setting(8, "bins of an agent's prediction", _RELEASE)
+    embedding_width: int = setting(16, "of the hidden layer that reads predictions", _RELEASE)
+    include_gamma: bool = setting(False, "the discount factor is an input of the meta-network", _RELEASE)
+    time_features: str = setting("none", "none, paper (n/N and log N) or raw (counters)", _OURS)
+    torso: str = setting("table", "of agents: table (of indexed observations), mlp or cnn", _RELEASE)
+    hidden_sizes: tuple[int, ...] = setting((32,), "of agents, unless they have a table", _RELEASE)
+    activation: str = setting("relu", "of agents", _OURS)
+    optimizer: str = setting("sgd", "of agents: sgd, adam or rmsprop", _GROOVE)
+    score: str = setting("uniform", f"of levels: {', '.join(SCORES)}", _GROOVE)
+    num_levels: int = setting(4000, "places in the buffer of levels", _GROOVE)
+    priority: str = setting("rank", "how scores become priorities: rank or topk", _RELEASE)
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            self, 1, "total_steps", "num_lifetimes", "lifetime_batch", "ended_batch", "num_inner", "num_envs",
+            "num_steps", "lifetime", "max_episode_steps", "num_levels",
+        )  # fmt: skip
+        for name, choices in (
+            ("core", CORES), ("time_features", TIME_FEATURES), ("torso", TORSOS), ("score", SCORES),
+            ("priority", PRIORITIES),
+        ):  # fmt: skip
+            check_choice(name, getattr(self, name), choices)
+        if self.num_lifetimes % self.lifetime_batch:
+            fits = [n for n in range(1, self.num_lifetimes + 1) if self.num_lifetimes % n == 0]
+            near = min(fits, key=lambda n: abs(n - self.lifetime_batch))
+            raise ValueError(
+                f"num_lifetimes = {self.num_lifetimes} is not divisible by lifetime_batch = {self.lifetime_batch}; "
+                f"use {near}"
+            )
+        if self.num_inner > self.lifetime:
+            raise ValueError(
+                f"num_inner = {self.num_inner} is more than the lifetime = {self.lifetime}; a meta-update cannot "
+                "look at more updates than an agent has"
+            )
+        if self.num_updates < 1:
+            raise ValueError(f"total_steps = {self.total_steps} is less than one meta-update; use at least "
+                             f"{self.steps_per_update}")  # fmt: skip
+        self.rule, self.agent  # noqa: B018 - their own checks
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one meta-update, that on which agents are judged included."""
+        return self.num_lifetimes * self.num_envs * self.num_steps * (self.num_inner + 1)
+
+    @property
+    def num_updates(self) -> int:
+        """Meta-updates of the whole run."""
+        return self.total_steps // self.steps_per_update
+
+    @property
+    def rule(self) -> LPGConfig:
+        """Of the meta-network."""
+        names = [field.name for field in dataclasses.fields(LPGConfig)]
+        return LPGConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def agent(self) -> PPOConfig:
+        """Of every agent: one update per rollout, with a constant learning rate."""
+        same = {name: getattr(self, name) for name in ("num_envs", "num_steps", "hidden_sizes", "activation")}
+        return PPOConfig(
+            **same,
+            total_steps=self.num_envs * self.num_steps,
+            num_epochs=1,
+            num_minibatches=1,
+            torso=self.torso,
+            optimizer=self.optimizer,
+            normalize_advantage="batch",
+            anneal_learning_rate=False,
+        )
+
+
+@struct.dataclass
+class MetaHparams:
+    """The numbers of meta-training; each may be swept in one program."""
+
+    meta_learning_rate: Any = setting(1e-4, "of Adam on the rule", _GROOVE, low=0.0)
+    learning_rate: Any = setting(40.0, "of agents", _GROOVE, low=0.0)
+    critic_learning_rate: Any = setting(4.0, "of the critics that judge agents", _RELEASE, low=0.0)
+    max_grad_norm: Any = setting(0.5, "global norm to which gradients of agents are clipped", _RELEASE, low=0.0)
+    gamma: Any = setting(0.99, "discount factor, in [0, 1]", _GROOVE, low=0.0, high=1.0)
+    gae_lambda: Any = setting(0.95, "trace decay of the advantage estimate, in [0, 1]", _RELEASE, low=0.0, high=1.0)
+    prediction_coef: Any = setting(0.5, "weight of the prediction's loss (alpha_y)", _GROOVE, low=0.0)
+    policy_entropy_coef: Any = setting(0.05, "weight of the entropy of policies in the meta-loss", _GROOVE)
+    prediction_entropy_coef: Any = setting(1e-3, "weight of the entropy of predictions in the meta-loss", _GROOVE)
+    policy_target_coef: Any = setting(5e-3, "weight of the squared targets of policies in the meta-loss", _GROOVE)
+    prediction_target_coef: Any = setting(1e-3, "weight of the squared targets of predictions", _GROOVE)
+    ent_coef: Any = setting(0.01, "weight of the antagonists' entropy bonus", _RELEASE)
+    vf_coef: Any = setting(0.0, "weight of a value loss inside antagonists, whose values are a critic's", _OURS)
+    replay_probability: Any = setting(0.5, "with which a lifetime gets a level again", _GROOVE, low=0.0, high=1.0)
+    score_temperature: Any = setting(1.0, "of priorities by rank, above 0", _RELEASE, low=1e-6)
+    staleness_coef: Any = setting(0.0, "share of priorities by staleness", _OURS, low=0.0, high=1.0)
+
+
+def meta_agent(env: Environment, config: MetaConfig, hp: Any, level: Any, objective: Objective) -> AgentWithCritic:
+    """An agent as it lives in meta-training: one network, whatever the objective, and a critic beside it."""
+    obs_space, action_space = env.observation_space(level), env.action_space(level)
+    agent = actor_critic(objective, obs_space, action_space, config.agent, hp)
+    return with_critic(agent, obs_space, config.agent, hp)
+
+
+def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, level: Any) -> Lifetime:
+    """One agent of LPG on one level, and what it is judged by; `params` and `level` may be traced."""
+    agent, fit = meta_agent(env, config, hp, level, lpg_objective(params, config.rule, hp))
+    # The backward pass works an update out again from its rollout instead of keeping what is inside.
+    agent = agent._replace(update=jax.checkpoint(agent.update))
+    num_updates = getattr(level, "lifetime", config.lifetime)
+
+    def loop(agent: Agent) -> Algorithm:
+        return on_policy(
+            agent, env, level, num_envs=config.num_envs, num_steps=config.num_steps, num_updates=num_updates
+        )
+
+    antagonist = meta_agent(env, config, hp, level, a2c_objective(hp, "batch")).agent
+    companion = loop(antagonist) if config.score == "alg_regret" else None
+
+    def mean_return(key: Key, agent: Agent, state: Any) -> jax.Array:
+        episodes = evaluate(
+            key, agent, state, env, level, config.num_envs, max_steps=config.max_episode_steps, explore=True
+        )
+        return episodes.returns
+
+    def final(key: Key, state: Any, companion_state: Any) -> tuple[jax.Array, Metrics]:
+        key_own, key_other = jax.random.split(key)
+        if config.score == "uniform":
+            return jnp.float32(0.0), {}
+        returns = mean_return(key_own, agent, state.agent)
+        metrics = {"return": returns.mean()}
+        if config.score == "alg_regret":
+            # The same key: on a level that leaves nothing to either, equal agents have a regret of exactly 0.
+            other = mean_return(key_own, antagonist, companion_state.agent).mean()
+            return other - metrics["return"], metrics | {"antagonist_return": other}
+        if config.score == "optimal_regret":
+            best = env.optimal_return(level)  # type: ignore[attr-defined]
+            return best - metrics["return"], metrics | {"optimal_return": best}
+        _, errors = loop(value_errors(agent, hp)).step(key_other, state, jnp.int32(0))
+        if config.score == "max_mc":
+            return returns.max() - errors["value"], metrics
+        return errors[config.score], metrics
+
+    examine = loop(policy_gradient_outcome(agent, fit, hp)).step
+    return Lifetime(loop(agent), num_updates, examine, companion, final)
+
+
+def level_source(env: Environment, config: MetaConfig, hp: Any, params: Any) -> LevelSampler:
+    """Levels as `config.score` says; `env.sample_params(key)` draws one, or else there is only `params`."""
+
+    def sample_level(key: Key) -> Any:
+        draw = getattr(env, "sample_params", None)
+        return jax.tree.map(jnp.asarray, draw(key) if draw else params)
+
+    if config.score == "uniform":
+        return uniform_levels(sample_level)
+    return replay_levels(sample_level, config.num_lifetimes, config.num_levels, hp, config.priority)
+
+
+def lpg(
+    env: Environment, config: MetaConfig = MetaConfig(), hp: MetaHparams = MetaHparams(), env_params: Any = None
+) -> Algorithm:
+    """Meta-trains a learned policy gradient; with `config.score`, by GROOVE's curriculum.
+
+    Args:
+      env: of one instance, with discrete actions. Its `sample_params(key)`, if it has one, draws the levels; their
+        `lifetime`, if they have one, is in agent updates.
+      config: static settings.
+      hp: numbers; may be traced.
+      env_params: the only level of environments that draw none; of the others, for their shapes.
+    Returns:
+      An `Algorithm` whose state has the rule as `params`.
+    Raises:
+      ValueError: for other actions, a torso that does not fit the observations, or a score that the environment cannot
+        give.
+    References:
+      Oh et al. 2020, arXiv:2007.08794; Jackson et al. 2023, arXiv:2310.02782.
+    """
+    if config.score == "optimal_regret" and not hasattr(env, "optimal_return"):
+        raise ValueError("score = 'optimal_regret' needs an environment with `optimal_return(params)`, as grid-worlds; "
+                         "use 'alg_regret'")  # fmt: skip
+    params = env.default_params if env_params is None else env_params
+    # What does not fit is told here, not from inside a compilation.
+    meta_agent(env, config, hp, params, lpg_objective({}, config.rule, hp))
+    regularizers = {
+        "policy/entropy": -hp.policy_entropy_coef,
+        "prediction/entropy": -hp.prediction_entropy_coef,
+        "target/policy_square": hp.policy_target_coef,
+        "target/prediction_square": hp.prediction_target_coef,
+    }
+    return meta_gradient(
+        lambda eta, level: lpg_lifetime(env, config, hp, eta, level),
+        lambda key: lpg_init(key, config.rule),
+        optax.chain(optax.scale_by_adam(), optax.scale(-1.0), _scale_by(hp.meta_learning_rate)),
+        level_source(env, config, hp, params),
+        config,
+        regularizers,
+    )
+
+
+def _scale_by(factor: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: factor * u, updates))
+
+
+def _no_policy(env: Environment, config: MetaConfig, hp: Any, env_params: Any = None) -> Agent:
+    raise ValueError(
+        "a run of meta-training leaves a rule and no policy: save the rule with `jaxrl.save_rule`, then train an agent "
+        "with it, `jaxrl train ppo ENV --objective RULE.npz`"
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "lpg": Preset(
+        summary="meta-trains a learned policy gradient over random levels",
+        reference="arXiv:2007.08794",
+        config=MetaConfig(),
+        hparams=MetaHparams(),
+        agent=_no_policy,
+        make=lpg,
+        overrides={},
+        action_spaces="Discrete",
+    ),
+    "groove": Preset(
+        summary="LPG on a curriculum of levels where A2C does better",
+        reference="arXiv:2310.02782",
+        config=MetaConfig(score="alg_regret"),
+        hparams=MetaHparams(),
+        agent=_no_policy,
+        make=lpg,
+        overrides={},
+        action_spaces="Discrete",
+    ),
+}
