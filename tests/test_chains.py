@@ -70,6 +70,10 @@ def test_lifetimes_are_uniform():
     assert abs(float(draws.correct.mean()) - 0.5) < 0.05
 
 
+def test_every_variant_has_a_name():
+    assert {name: jaxrl_envs.make(f"chain_{name}") for name in VARIANTS} == VARIANTS
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="expected one of short, short_noisy"):
         chain("medium")

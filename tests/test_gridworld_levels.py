@@ -162,7 +162,7 @@ def test_published_levels():
 
 def test_mazes_are_connected_and_their_goals_within_reach():
     assert len(set(MAZES)) == 9
-    worlds = [maze(index) for index in range(1, 10)]
+    worlds = [jaxrl_envs.make(f"maze_{index}") for index in range(1, 10)]
     levels = jax.tree.map(lambda *leaves: np.stack(leaves), *(world.default_params for world in worlds))
     returns = jax.jit(jax.vmap(lambda level: optimal_return(level, worlds[0])))(levels)
     np.testing.assert_allclose(returns, 1.0, atol=1e-6)

@@ -95,16 +95,21 @@ def recorded_loss() -> tuple[Any, Any]:
         at = jax.vmap(lambda o: agent.act(KEY, theta, (), o, jnp.zeros(3, bool), True)[2])
         return at(rollout.obs)
 
-    def loss(eta: Any, scale: float = 1.0) -> jax.Array:
-        agent, now, entropy = agent_of(eta), theta, jnp.zeros(())
+    # What the rule reads of the agents is recorded, too: it is a constant of the gradient, and so of the differences.
+    now = theta
+    for k in range(2):
+        seen = outputs(spy, now, rollouts[k])
+        rollouts[k] = rollouts[k]._replace(extras=seen, next_extras=jax.tree.map(lambda x: jnp.roll(x, -1, 0), seen))
+        now, _ = spy.update(KEY, now, rollouts[k], Progress(k, 10))
+
+    def loss(eta: Any) -> jax.Array:
+        agent, now, regularizer = agent_of(eta), theta, jnp.zeros(())
         for k in range(2):
-            seen = jax.lax.stop_gradient(outputs(agent, now, rollouts[k]))
-            rollout = rollouts[k]._replace(extras=seen, next_extras=jax.tree.map(lambda x: jnp.roll(x, -1, 0), seen))
-            now, metrics = agent.update(KEY, now, rollout, Progress(k, 10))
-            entropy += metrics["policy/entropy"] + metrics["target/policy_square"]
+            now, metrics = agent.update(KEY, now, rollouts[k], Progress(k, 10))
+            regularizer += metrics["target/policy_square"] - metrics["policy/entropy"]
         last = rollouts[2]
         log_prob = outputs(agent, now, last)["policy"].log_prob(last.action)
-        return -jnp.mean(log_prob * standardize(last.reward + 0.1 * last.obs[..., 0])) - scale * 0.05 * entropy
+        return -jnp.mean(log_prob * standardize(last.reward + 0.1 * last.obs[..., 0])) + 0.05 * regularizer
 
     return loss, wide
 
@@ -190,9 +195,8 @@ def test_nothing_changes_after_the_end() -> None:
     life = lpg_lifetime(world(), TINY, MetaHparams(), first().params, world().default_params)
     run = jax.jit(lambda n: train(KEY, frozen_after(life.algorithm, 3), 8, stop=n)[0])
     assert_trees_equal(run(8), run(3))
-    assert (
-        np.abs(run(3).agent.agent.params["params"]["kernel"] - run(2).agent.agent.params["params"]["kernel"]).max() > 0
-    )
+    two, three = (run(n).agent.agent.params["params"]["kernel"] for n in (2, 3))
+    assert np.abs(three - two).max() > 0
 
 
 def test_slots_start_again_at_the_meta_step_in_which_their_lifetime_ends() -> None:
@@ -263,9 +267,10 @@ def test_every_score_reaches_its_level(score: str) -> None:
 def test_regret_of_equal_agents_is_zero_and_of_frozen_ones_positive() -> None:
     """The antagonist in the protagonist's place; then a protagonist that never learns, on a level where A2C does."""
     config = groove("alg_regret", num_envs=16, num_steps=10, max_episode_steps=20)
-    from test_gridworld import CASES as GRID_CASES  # oracle D: one object beside the start, worth 1.86 at best
-
-    env, level = GRID_CASES["D"]
+    # Oracle D of the specification: one object beside the start; at best 1.859 in 20 steps, at random 1.026.
+    level = level_from_drawing("S0.\n...\n...", [(1.0, 0.0, 0.05)], limit=20)
+    level = dataclasses.replace(level, p_term=jnp.array([1.0]), p_respawn=jnp.array([0.05]))
+    env = GridWorld(3, 1, 1)
     life = lpg_lifetime(env, config, MetaHparams(), first().params, level)
     assert life.companion is not None
     rival = jax.jit(lambda key: train(key, life.companion, 300)[0])(KEY)

@@ -70,8 +70,8 @@ class GridWorld:
     max_objects: int
     num_kinds: int
     tabular: bool = True
-    level: Level | None = None
-    distribution: LevelDistribution | None = None
+    level: Level | None = dataclasses.field(default=None, repr=False)
+    distribution: LevelDistribution | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_side < 2 or self.max_objects < 1 or self.num_kinds < 1:
