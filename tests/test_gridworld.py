@@ -304,6 +304,21 @@ def test_places_are_uniform_over_what_is_free():
     assert np.all(np.asarray(states.exists)[1] == [True, False])  # no room for the second
 
 
+@pytest.mark.parametrize("tabular", [True, False])
+def test_types_do_not_depend_on_double_precision(tabular):
+    """So that meta-gradients can be checked in float64 on the same environment."""
+    env = GridWorld(4, 2, 2, tabular)
+
+    def run(key):
+        level = sample_level(key, DISTRIBUTIONS["debug"])
+        state, obs = env.reset(key, level)
+        return level, state, obs, env.step(key, state, jnp.int32(0), level)
+
+    single = jax.eval_shape(run, jax.random.key(0))
+    with jax.enable_x64(True):
+        assert jax.eval_shape(run, jax.random.key(0)) == single
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"< 2\*\*24, got 26214400; use fewer objects, or tabular=False"):
         GridWorld(10, 18, 1)

@@ -89,7 +89,7 @@ class DelayedChain:
         is_last = time >= params.length
         between = jnp.where(coins[0], 1.0, -1.0) if self.noisy else 0.0
         reward = jnp.where(is_last, jnp.where(first_action == params.correct, 1.0, -1.0), between)
-        obs = self._observe(state)
+        obs, reward = self._observe(state), reward.astype(jnp.float32)
         return state, Timestep(obs, reward, is_last, jnp.array(False), final_obs=obs, info={})
 
     def observation_space(self, params: ChainParams) -> Space:
@@ -141,5 +141,5 @@ def sample_chain(key: Key, variant: str | DelayedChain) -> ChainParams:
     """
     family = chain(variant) if isinstance(variant, str) else variant
     key_length, key_correct = jax.random.split(key)
-    length = jax.random.randint(key_length, (), family.min_length, family.max_length + 1)
-    return ChainParams(length, jax.random.randint(key_correct, (), 0, 2))
+    length = jax.random.randint(key_length, (), family.min_length, family.max_length + 1, jnp.int32)
+    return ChainParams(length, jax.random.randint(key_correct, (), 0, 2, jnp.int32))

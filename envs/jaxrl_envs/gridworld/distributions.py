@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def sample_level(key: Key, distribution: LevelDistribution) -> Level:
     keys = jax.random.split(key, 8)
     key_side, key_limit, key_number, key_lifetime, key_walls, key_cells, key_reward, key_probabilities = keys
     num, num_cells = distribution.max_objects, distribution.max_side**2
-    side = jax.random.randint(key_side, (), distribution.side[0], distribution.side[1] + 1)
+    side = jax.random.randint(key_side, (), distribution.side[0], distribution.side[1] + 1, jnp.int32)
     walls = _sample_walls(key_walls, distribution)
 
     free = ~walls & (jnp.arange(num_cells) < side**2)
@@ -114,8 +115,8 @@ def sample_level(key: Key, distribution: LevelDistribution) -> Level:
     number = jax.random.randint(key_number, (), distribution.num_objects[0], distribution.num_objects[1] + 1)
 
     low, high = distribution.reward
-    unit = jax.random.uniform(key_reward, (num,))
-    log_term, log_respawn = jax.random.uniform(key_probabilities, (2, num))
+    unit = jax.random.uniform(key_reward, (num,), jnp.float32)
+    log_term, log_respawn = jax.random.uniform(key_probabilities, (2, num), jnp.float32)
     return Level(
         side=side,
         walls=walls,
@@ -142,7 +143,7 @@ def _sample_walls(key: Key, distribution: LevelDistribution) -> jax.Array:
 
 def _log_uniform(unit: jax.Array, low: float, high: float) -> jax.Array:
     """From numbers uniform in [0, 1); rounding does not leave the range."""
-    return jnp.clip(jnp.exp(np.log(low) + unit * np.log(high / low)), low, high)
+    return jnp.clip(jnp.exp(math.log(low) + unit * math.log(high / low)), low, high)
 
 
 def _log_uniform_integer(key: Key, low: int, high: int) -> jax.Array:

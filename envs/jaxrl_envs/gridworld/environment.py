@@ -123,7 +123,7 @@ class GridWorld:
         exists = jnp.asarray(params.present)
         if not self.tabular:
             is_open = _open_cells(params) & (jnp.arange(self.num_cells) != params.start)
-            uniform = jax.random.uniform(key, (self.max_objects,))
+            uniform = jax.random.uniform(key, (self.max_objects,), jnp.float32)
             cell, exists = _place(uniform, exists, jnp.zeros_like(exists), params.cell, is_open)
         row = params.start // params.side
         state = GridState(row, params.start - row * params.side, exists, jnp.int32(0), cell)
@@ -138,7 +138,7 @@ class GridWorld:
         p_return = jnp.where(params.present & ~state.exists, params.p_respawn, 0.0)
         # One draw for all: it is most of what a step costs.
         num, num_words = self.max_objects, _num_words(self.max_objects + 1)
-        uniform = jax.random.uniform(key, (num_words if self.tabular else num_words + num,))
+        uniform = jax.random.uniform(key, (num_words if self.tabular else num_words + num,), jnp.float32)
         flips = _flip(uniform[:num_words], jnp.concatenate([p_end[None], p_return]))
         returning = flips[1:]
         if not self.tabular:
