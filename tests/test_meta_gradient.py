@@ -17,7 +17,7 @@ from jaxrl.algorithm import Algorithm, init, train
 from jaxrl.meta.gradient import MetaState, frozen_after
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg, lpg_lifetime
 from jaxrl.types import Metrics
-from jaxrl_envs.gridworld import DISTRIBUTIONS, GridWorld, LevelDistribution, grid_random
+from jaxrl_envs.gridworld import DISTRIBUTIONS, GridWorld, LevelDistribution, grid_random, level_from_drawing
 
 TINY = MetaConfig(
     total_steps=10**6, num_lifetimes=4, lifetime_batch=4, ended_batch=2, num_inner=2, num_envs=3, num_steps=4,
@@ -106,7 +106,7 @@ def recorded_loss() -> tuple[Any, Any]:
         agent, now, regularizer = agent_of(eta), theta, jnp.zeros(())
         for k in range(2):
             now, metrics = agent.update(KEY, now, rollouts[k], Progress(k, 10))
-            regularizer += metrics["target/policy_square"] - metrics["policy/entropy"]
+            regularizer += metrics["target/policy_square"] - metrics["policy/entropy"] - metrics["prediction/entropy"]
         last = rollouts[2]
         log_prob = outputs(agent, now, last)["policy"].log_prob(last.action)
         return -jnp.mean(log_prob * standardize(last.reward + 0.1 * last.obs[..., 0])) + 0.05 * regularizer
@@ -269,7 +269,6 @@ def test_regret_of_equal_agents_is_zero_and_of_frozen_ones_positive() -> None:
     config = groove("alg_regret", num_envs=16, num_steps=10, max_episode_steps=20)
     # Oracle D of the specification: one object beside the start; at best 1.859 in 20 steps, at random 1.026.
     level = level_from_drawing("S0.\n...\n...", [(1.0, 0.0, 0.05)], limit=20)
-    level = dataclasses.replace(level, p_term=jnp.array([1.0]), p_respawn=jnp.array([0.05]))
     env = GridWorld(3, 1, 1)
     life = lpg_lifetime(env, config, MetaHparams(), first().params, level)
     assert life.companion is not None

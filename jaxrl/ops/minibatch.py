@@ -91,7 +91,7 @@ def descend(
         names[:] = metrics
         direction, opt_state = tx.update(grad, opt_state, flat)
         # Metrics leave the loop as one row, which is one write per step instead of one per metric.
-        row = jnp.stack([value.astype(jnp.float32) for value in metrics.values()])
+        row = jnp.stack([value.astype(flat.dtype) for value in metrics.values()])
         return (flat - step_size * direction, opt_state), row
 
     (vector, opt_state), rows = jax.lax.scan(body, (vector, opt_state), batches)

@@ -150,7 +150,8 @@ def meta_agent(env: Environment, config: MetaConfig, hp: Any, level: Any, object
 
 def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, level: Any) -> Lifetime:
     """One agent of LPG on one level, and what it is judged by; `params` and `level` may be traced."""
-    agent, fit = meta_agent(env, config, hp, level, lpg_objective(params, config.rule, hp))
+    objective = lpg_objective(params, config.rule, hp)
+    agent, fit = meta_agent(env, config, hp, level, objective)
     # The backward pass works an update out again from its rollout instead of keeping what is inside.
     agent = agent._replace(update=jax.checkpoint(agent.update))
     num_updates = getattr(level, "lifetime", config.lifetime)
@@ -160,7 +161,9 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
             agent, env, level, num_envs=config.num_envs, num_steps=config.num_steps, num_updates=num_updates
         )
 
-    antagonist = meta_agent(env, config, hp, level, a2c_objective(hp, "batch")).agent
+    # The same network, head by head, so that the two differ in nothing but what they optimise.
+    rival = a2c_objective(hp, "batch")._replace(heads=objective.heads)
+    antagonist = meta_agent(env, config, hp, level, rival).agent
     companion = loop(antagonist) if config.score == "alg_regret" else None
 
     def mean_return(key: Key, agent: Agent, state: Any) -> jax.Array:
