@@ -139,7 +139,6 @@ def meta_gradient(
         params = init_params(key_params)
         drawn, sampler = levels.sample(key_sample, levels.init(key_levels), jnp.arange(num))
         slots = jax.vmap(begin, (0, None, 0))(jax.random.split(key_begin, num), params, drawn)
-        # Spread out, as in the middle of training: lifetimes of one length would all end at once, for ever.
         return MetaState(params, tx.init(params), sampler, slots)
 
     def step(key: Key, state: MetaState, t: Step) -> tuple[MetaState, Metrics]:
