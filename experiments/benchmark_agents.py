@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 import jaxrl
-from experiments.benchmark_figures import aggregate, draw
+from experiments.benchmark_figures import aggregate, draw, markdown
 from experiments.benchmark_suite import AGENTS, FIRST_SEED, NUM_SEEDS, REFERENCES, Entry, Scale, suite
 from jaxrl.files import read_json, read_npz, to_json, write_json, write_npz
 from jaxrl.plotting import curve
@@ -150,6 +150,8 @@ def main(config: Config) -> dict[str, np.ndarray]:
         write_json(table, {"statistic": STATISTIC, "aggregates": aggregate(rows), "rows": rows})
         print(f"{entry.key:40} IQM {row['final_return_iqm']}  95 % {row['interval_95']}", flush=True)
     if rows:
+        page = markdown(rows, f"python -m experiments.benchmark_agents --scale {config.scale}")
+        (config.directory / f"{config.scale}.md").write_text(page)
         draw(rows, arrays, config.directory, config.scale)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

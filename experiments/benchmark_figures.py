@@ -83,6 +83,29 @@ def profiles(rows: Rows, thresholds: np.ndarray = THRESHOLDS) -> dict[str, dict[
     }
 
 
+def markdown(rows: Rows, command: str) -> str:
+    """The table as a page: one line per environment and agent, best first."""
+    lines = [
+        f"Made by `{command}`: returns of training episodes, exploration included, mean over the last",
+        "tenth of updates; interquartile mean over seeds and its 95 % bootstrap interval. Settings: of `preset`, as",
+        "`jaxrl config AGENT ENV` shows them; `ours`, found by small sweeps with other seeds; or published ones.",
+        "",
+        "| environment | agent | steps | IQM return | 95 % interval | seeds | goal | settings |",
+        "| --- | --- | ---: | ---: | --- | ---: | --- | --- |",
+    ]
+    for env in dict.fromkeys(row["env"] for row in rows.values()):
+        mine = [row for row in rows.values() if row["env"] == env]
+        for row in sorted(mine, key=lambda row: -row["final_return_iqm"]):
+            low, high = row["interval_95"]
+            goal = REFERENCES[env].goal
+            met = "" if goal is None else f"{goal:g}: {'met' if row['reached'] else 'not met'}"
+            lines.append(
+                f"| {env} | `{row['agent']}` | {row['num_env_steps']:,} | {row['final_return_iqm']:.1f} | {low:.1f} to "
+                f"{high:.1f} | {len(row['seeds'])} | {met} | {row['source']} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def draw(rows: Rows, arrays: Mapping[str, np.ndarray], directory: Path, prefix: str) -> list[Path]:
     """Writes `<prefix>_<env>.png` for each environment, `<prefix>_iqm.png` and `<prefix>_profiles.png`."""
     caption = _caption(rows)

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import benchmark_agents
 from experiments.benchmark_agents import Config, chosen, is_done, main
-from experiments.benchmark_figures import LOOKS, aggregate, draw, group_scores, normalized, profiles
+from experiments.benchmark_figures import LOOKS, aggregate, draw, group_scores, markdown, normalized, profiles
 from experiments.benchmark_suite import AGENTS, GROUPS, REFERENCES, Entry, entry, suite
 from experiments.benchmarks import agents, ours
 from jaxrl import make_env
@@ -136,6 +136,7 @@ def test_choice_of_entries() -> None:
 def fake_row(item: Entry, num_seeds: int, returns: list[float] | None = None) -> dict[str, Any]:
     final = [100.0] * num_seeds if returns is None else returns
     facts = {"env": item.env, "agent": item.agent, "final_returns": final, "final_return_iqm": 100.0}
+    facts |= {"num_env_steps": 100, "reached": False, "source": item.source}
     return {**facts, "interval_95": [90.0, 110.0], **benchmark_agents.asked(item, num_seeds)}
 
 
@@ -246,6 +247,18 @@ def test_aggregate_by_hand() -> None:
     assert result["ppo"]["iqm"] == pytest.approx(0.4)
     assert result["dqn"]["iqm"] == pytest.approx(0.5)
     assert result["dqn"]["interval_95"] == pytest.approx([0.5, 0.5])
+
+
+def test_page_by_hand() -> None:
+    rows = rows_of(ppo=returns_of(0.4, 0.6), dqn=returns_of(0.5, 0.5))
+    for row, iqm in zip(rows.values(), (480.0, 490.0), strict=True):
+        row |= {"final_return_iqm": iqm, "num_env_steps": 1000, "reached": True, "source": "ours"}
+    lines = markdown(rows, "python -m this").splitlines()
+    assert lines[0].startswith("Made by `python -m this`:")
+    assert lines[-2:] == [
+        "| CartPole-v1 | `dqn` | 1,000 | 490.0 | 90.0 to 110.0 | 2 | 475: met | ours |",
+        "| CartPole-v1 | `ppo` | 1,000 | 480.0 | 90.0 to 110.0 | 2 | 475: met | ours |",
+    ]
 
 
 def test_profile_by_hand() -> None:
