@@ -149,16 +149,16 @@ def test_zero_meta_parameters_have_a_finite_gradient() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
 
 
-def test_minibatches_of_lifetimes_give_the_full_gradient() -> None:
+@pytest.mark.quick("1")
+@pytest.mark.parametrize("batch", [1, 2])
+def test_minibatches_of_lifetimes_give_the_full_gradient(batch: int) -> None:
     whole, metrics = step(first())
-    for batch in (1, 2):
-        config = dataclasses.replace(TINY, lifetime_batch=batch)
-        part, others = step(first(), config)
-        np.testing.assert_allclose(others["meta/grad_norm"], metrics["meta/grad_norm"], rtol=1e-5)
-        # Adam's first step is the sign of the gradient times the rate: compare its moments instead.
-        mu, mu_part = (s.opt_state[0].mu for s in (whole, part))
-        assert_trees_close(mu_part, mu, atol=1e-6)
-        assert_trees_close(part.slots.state.agent, whole.slots.state.agent, atol=1e-6)
+    part, others = step(first(), dataclasses.replace(TINY, lifetime_batch=batch))
+    np.testing.assert_allclose(others["meta/grad_norm"], metrics["meta/grad_norm"], rtol=1e-5)
+    # Adam's first step is the sign of the gradient times the rate: compare its moments instead.
+    mu, mu_part = (s.opt_state[0].mu for s in (whole, part))
+    assert_trees_close(mu_part, mu, atol=1e-6)
+    assert_trees_close(part.slots.state.agent, whole.slots.state.agent, atol=1e-6)
 
 
 def test_critics_learn() -> None:
@@ -247,6 +247,7 @@ def test_an_antagonist_changes_nothing_of_what_is_learnt() -> None:
     assert_trees_close(pick[1], pick[0], atol=1e-6)
 
 
+@pytest.mark.quick("alg_regret")
 @pytest.mark.parametrize("score", ["alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc"])
 def test_every_score_reaches_its_level(score: str) -> None:
     config = groove(score)
