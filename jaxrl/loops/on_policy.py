@@ -31,6 +31,7 @@ def on_policy(
     num_steps: int,
     num_updates: int,
     reset_pool: int | None = None,
+    unroll: int = 1,
 ) -> Algorithm:
     """Alternates `num_steps` steps in `num_envs` environments with one `agent.update`.
 
@@ -41,6 +42,7 @@ def on_policy(
       num_envs, num_steps: static.
       num_updates: the lifetime that schedules refer to.
       reset_pool: draw new episodes from this many first states, renewed before each rollout (see `autoreset`).
+      unroll: steps of a rollout that are compiled side by side.
     """
     envs = autoreset(vectorize(env, num_envs), reset_pool)
 
@@ -55,7 +57,7 @@ def on_policy(
         now = dataclasses.replace(now, env_state=envs.refresh(key_pool, now.env_state, env_params))
         # Experience is a constant of whatever is differentiated around this step (a meta-gradient).
         actor = jax.lax.stop_gradient(state.agent)
-        now, experience, episodes = rollout(key_rollout, agent, actor, envs, env_params, now, num_steps)
+        now, experience, episodes = rollout(key_rollout, agent, actor, envs, env_params, now, num_steps, unroll)
         agent_state, metrics = agent.update(key_update, state.agent, experience, Progress(t, num_updates))
         return OnPolicyState(agent_state, now), metrics | episodes
 

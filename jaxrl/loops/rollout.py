@@ -72,8 +72,15 @@ def interact(
     return after, action, extras, timestep
 
 
-def rollout(
-    key: Key, agent: Agent, agent_state: Any, env: Any, env_params: Any, now: Interaction, num_steps: int
+def rollout(  # noqa: PLR0913 - who plays where, and for how long
+    key: Key,
+    agent: Agent,
+    agent_state: Any,
+    env: Any,
+    env_params: Any,
+    now: Interaction,
+    num_steps: int,
+    unroll: int = 1,
 ) -> tuple[Interaction, Rollout, Metrics]:
     """`num_steps` steps of exploration in every environment, episodes running on from call to call.
 
@@ -81,6 +88,14 @@ def rollout(
     it is asked about `final_obs`, with its memory before the reset. Those steps are few, so the question is inside
     a branch (which a `vmap` over seeds turns into a select).
 
+    Args:
+      key: consumed.
+      agent, agent_state: who plays.
+      env, env_params: auto-resetting and vectorised.
+      now: where they stand.
+      num_steps: static.
+      unroll: steps that are compiled side by side: fewer turns of the loop, which are a fifth of the time where steps
+        are small, for a longer compilation.
     Returns:
       The interaction after it; the rollout, leaves [T, B, …]; and "episode/return", "episode/length" (means over
       the episodes that ended, NaN if none did) and "episode/count".
@@ -98,7 +113,7 @@ def rollout(
         final = jax.lax.cond(jnp.any(ask), final_extras, lambda: jax.tree.map(jnp.zeros_like, extras))
         return now.obs, action, timestep.reward, timestep.terminated, timestep.truncated, extras, final
 
-    now, rows, metrics = _steps(key, agent, agent_state, env, env_params, now, num_steps, row)
+    now, rows, metrics = _steps(key, agent, agent_state, env, env_params, now, num_steps, row, unroll)
     obs, action, reward, terminated, truncated, extras, final = rows
     done = terminated | truncated
     is_first = jnp.concatenate([first.is_first[None], done[:-1]])
@@ -134,6 +149,7 @@ def _steps(  # noqa: PLR0913 - `rollout`'s, and what is kept of a step
     now: Interaction,
     num_steps: int,
     row: Callable[[Interaction, Interaction, Answer, jax.Array, Key], Any],
+    unroll: int = 1,
 ) -> tuple[Interaction, Any, Metrics]:
     """The one scan over environment steps; `row(before, after, answer, is_last, key)` says what is kept of each."""
 
@@ -153,7 +169,8 @@ def _steps(  # noqa: PLR0913 - `rollout`'s, and what is kept of a step
     is_last = jnp.arange(num_steps) == num_steps - 1
     zeros = jnp.zeros_like(now.episode_length)
     nothing = (jnp.zeros_like(now.episode_return), zeros, zeros)
-    (now, finished), rows = jax.lax.scan(body, (now, nothing), (jax.random.split(key, (num_steps, 3)), is_last))
+    inputs = (jax.random.split(key, (num_steps, 3)), is_last)
+    (now, finished), rows = jax.lax.scan(body, (now, nothing), inputs, unroll=unroll)
     returns, lengths, count = (total.sum() for total in finished)
     return now, rows, episode_metrics(count, returns, lengths)
 

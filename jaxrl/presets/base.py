@@ -65,6 +65,7 @@ def on_policy_algorithm(agent: Agent, env: Environment, config: Any, env_params:
         num_steps=config.num_steps,
         num_updates=config.num_updates,
         reset_pool=config.reset_pool,
+        unroll=config.unroll,
     )
 
 

@@ -59,6 +59,9 @@ class PPOConfig(OnPolicyLengths):
     normalize_obs: bool = setting(False, "standardise observations with running moments", _PUREJAXRL)
     normalize_reward: bool = setting(False, "divide rewards by the deviation of the discounted return", _PUREJAXRL)
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
+    unroll: int = setting(
+        1, "steps of a rollout compiled side by side: quicker where steps are small, longer to compile", _OURS
+    )
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -71,6 +74,7 @@ class PPOConfig(OnPolicyLengths):
             "num_minibatches",
             "num_primitives",
             "memory_size",
+            "unroll",
         )
         check_at_least(self, 0, "group_size")
         check_objective(self.objective)
@@ -232,6 +236,7 @@ PRESETS: dict[str, Preset] = {
         make=ppo,
         check=_check,
         overrides={
+            "": {"unroll": 4},
             # purejaxrl's brax_minatar.ipynb.
             "minatar": {
                 "learning_rate": 5e-3,
@@ -274,6 +279,6 @@ PRESETS: dict[str, Preset] = {
         agent=on_policy_agent,
         make=ppo,
         check=_check,
-        overrides={},
+        overrides={"": {"unroll": 4}},
     ),
 }

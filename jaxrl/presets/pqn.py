@@ -37,9 +37,12 @@ class PQNConfig(OnPolicyLengths):
     normalize_obs: bool = setting(False, "standardise observations with running moments", _CARTPOLE)
     normalize_reward: bool = setting(False, "divide rewards by the deviation of the discounted return", _OURS)
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
+    unroll: int = setting(
+        1, "steps of a rollout compiled side by side: quicker where steps are small, longer to compile", _OURS
+    )
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches")
+        check_at_least(self, 1, "total_steps", "num_envs", "num_steps", "num_epochs", "num_minibatches", "unroll")
         check_network(self)
         check_lengths(self)
 
@@ -102,6 +105,7 @@ PRESETS: dict[str, Preset] = {
         agent=pqn_agent,
         make=pqn,
         overrides={
+            "": {"unroll": 4},
             # purejaxql's pqn_minatar.yaml.
             "minatar": {
                 "total_steps": 10_000_000,
