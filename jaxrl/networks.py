@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,14 @@ def resolve_torso(torso: str, space: Space) -> str:
     return ("cnn" if is_image else "mlp") if torso == "auto" else torso
 
 
+def truncated_lecun(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Initialiser: normal, of deviation one over the root of the inputs, cut off at two deviations.
+
+    As in Sonnet and Haiku: unlike `nn.initializers.lecun_normal`, it does not make up for the tails that are missing.
+    """
+    return shape[0] ** -0.5 * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+
 class PatchConv(nn.Module):
     """Convolution, stride 1, VALID, as one matrix product over patches; parameters as in `nn.Conv`.
 
@@ -116,12 +125,14 @@ class Torso(nn.Module):
       activation: a name in `ACTIVATIONS`.
       kind: "mlp" or "cnn".
       layer_norm: standardise what comes into each activation, over its last axis (of images, the filters).
+      kernel_init: of the MLP's layers.
     """
 
     hidden_sizes: tuple[int, ...]
     activation: str
     kind: str = "mlp"
     layer_norm: bool = False
+    kernel_init: Callable[..., jax.Array] = orthogonal(_HIDDEN_GAIN)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -132,7 +143,7 @@ class Torso(nn.Module):
             x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = nn.Dense(size, kernel_init=orthogonal(_HIDDEN_GAIN))(x)
+            x = nn.Dense(size, kernel_init=self.kernel_init)(x)
             x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         return x
 
@@ -166,6 +177,57 @@ class ActorCritic(nn.Module):
             outputs[name] = _head(name, width, 1.0)(features)
         if self.num_log_std:
             outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_log_std,))
+        return outputs
+
+
+class ActionConditioned(nn.Module):
+    """A policy and further heads on a shared torso, and heads per action behind one recurrent step into each action.
+
+    A linear layer on the torso gives the features. They become the state of an LSTM, the one-hot action is its input,
+    and each head per action is a hidden layer and a linear one over what comes out. All heads begin small.
+
+    Attributes:
+      num_policy_outputs: A, the number of actions.
+      heads: names and widths of the heads beside "policy".
+      action_heads: names and widths of the heads per action.
+      torso: shared by all.
+      feature_size: width of the features.
+      action_size: width of the LSTM, and of the hidden layers behind it.
+
+    References:
+      Hessel et al. 2021, arXiv:2104.06159 (Muesli); Oh et al. 2025, doi:10.1038/s41586-025-09761-x. Differs: the heads
+      per action begin small, too. Random logits over bins of returns are values of several units, which many a policy
+      follows into determinism before they are unlearnt.
+    """
+
+    num_policy_outputs: int
+    heads: tuple[tuple[str, int], ...]
+    action_heads: tuple[tuple[str, int], ...]
+    torso: Torso
+    feature_size: int
+    action_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        """[N, …] encoded observations -> {"policy": [N, A], head: [N, width], head per action: [N, A, width]}."""
+        dense = functools.partial(nn.Dense, kernel_init=truncated_lecun)
+        features = dense(self.feature_size, name="features")(self.torso(x))
+        small = nn.initializers.truncated_normal(0.01)
+        outputs = {
+            name: nn.Dense(width, kernel_init=small, name=f"head_{name}")(features)
+            for name, width in (("policy", self.num_policy_outputs), *self.heads)
+        }
+        cell = dense(self.action_size, name="root")(features)
+        # One layer over [action, state], in two pieces: a one-hot action picks a row of its own.
+        both = nn.initializers.truncated_normal((self.num_policy_outputs + self.action_size) ** -0.5)
+        of_state = nn.Dense(4 * self.action_size, kernel_init=both, name="lstm")(jnp.tanh(cell))
+        of_action = self.param("action_kernel", both, (self.num_policy_outputs, 4 * self.action_size))
+        i, g, f, o = jnp.split(of_state[:, None] + of_action, 4, -1)
+        cell = nn.sigmoid(f + 1.0) * cell[:, None] + nn.sigmoid(i) * jnp.tanh(g)
+        features = nn.sigmoid(o) * jnp.tanh(cell)
+        for name, width in self.action_heads:
+            hidden = nn.relu(dense(self.action_size, name=f"hidden_{name}")(features))
+            outputs[name] = nn.Dense(width, kernel_init=small, name=f"head_{name}")(hidden)
         return outputs
 
 

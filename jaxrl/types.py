@@ -43,7 +43,8 @@ class Rollout(NamedTuple):
       obs, action, reward, terminated, truncated: as acted on and as answered.
       is_first: bool, `obs` opens an episode (the flag that came with it): recurrent memory is reset before it.
       extras: what `Agent.act` returned beside the action at `obs` (for actor-critics: every head's output).
-      next_extras: the same at the true successor; meaningless where `terminated`, which every consumer masks.
+      next_extras: the same at the true successor; meaningless where `terminated`, which every consumer masks, unless
+        the agent `reads_terminal`.
       memory: the agent's memory before the first step, leaves [B, …]; `()` when feed-forward.
     """
 
@@ -114,6 +115,8 @@ class Agent(NamedTuple):
         add "priority" [N], which is for the buffer and not a metric.
       observe: `(state, Transition [T, B]) -> AgentState`, called once on all new experience of an off-policy loop:
         running moments are of what was met, not of what was drawn.
+      reads_terminal: does `update` read `next_extras` where an episode terminated? The loop then asks `act` about
+        those last observations, too.
     """
 
     init: Callable[..., Any]
@@ -121,6 +124,7 @@ class Agent(NamedTuple):
     act: Callable[..., tuple[jax.Array, Any, Any]]
     update: Callable[..., tuple[Any, Metrics]]
     observe: Callable[[Any, Transition], Any] = lambda state, experience: state
+    reads_terminal: bool = False
 
 
 class Objective(NamedTuple):
@@ -137,6 +141,10 @@ class Objective(NamedTuple):
       loss: `(state, outputs [N], targets [N]) -> (scalar, Metrics)`; sees the whole minibatch.
       finish: `(state, outputs [N], targets [N]) -> state`, after the update; the outputs are those of the updated
         network over the whole rollout, and cost nothing where they are not used.
+      action_heads: `(action_space) -> {name: width}`, [..., A, width], of a network that takes in each action; such a
+        network has no "value", and its successors' outputs are known where an episode terminated, too.
+      target_decay: if given, `outputs["target"]` are those of a moving average of the parameters, which keeps this
+        share of itself per update and takes the rest from the parameters that collected the rollout.
     """
 
     heads: Callable[[Any], dict[str, int]]
@@ -144,3 +152,5 @@ class Objective(NamedTuple):
     prepare: Callable[..., tuple[Any, Any]]
     loss: Callable[..., tuple[jax.Array, Metrics]]
     finish: Callable[[Any, Any, Any], Any]
+    action_heads: Callable[[Any], dict[str, int]] | None = None
+    target_decay: float | None = None

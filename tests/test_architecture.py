@@ -65,7 +65,7 @@ ALLOWED = {
     "env": {"types", "spaces"},
     "networks": {"types", "spaces", "ops"},
     "value_networks": {"types", "spaces", "ops", "networks"},
-    "objectives": {"types", "spaces", "ops", "networks", "settings"},
+    "objectives": {"types", "spaces", "ops", "networks", "settings", "files"},
     "checkpoint": {"files"},
     "rules": {"types", "settings", "objectives", "checkpoint"},
     "buffers": {"types", "spaces", "ops"},

@@ -64,7 +64,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"settings": {"objective": "pppo"}},
         r"unknown objective 'pppo'; did you mean ppo.*`jaxrl list objectives` shows all",
     ),
-    ({"settings": {"optimizer": "lion"}}, r"optimizer = 'lion': expected one of adam, rmsprop, sgd"),
+    ({"settings": {"optimizer": "lion"}}, r"optimizer = 'lion': expected one of adam, adam_bounded, rmsprop"),
     ({"settings": {"torso": "lstm"}}, r"torso = 'lstm': expected one of auto, mlp, cnn"),
     ({"settings": {"normalize_advantage": "yes"}}, r"expected one of minibatch, batch, none"),
     (

@@ -10,7 +10,16 @@ import optax
 from flax import struct
 
 from jaxrl.agents.common import check_normalizable, init_obs_moments, init_reward_scaler, scale_rewards
-from jaxrl.networks import ActorCritic, RecurrentActorCritic, TableHeads, Torso, encode, resolve_torso
+from jaxrl.networks import (
+    ActionConditioned,
+    ActorCritic,
+    RecurrentActorCritic,
+    TableHeads,
+    Torso,
+    encode,
+    resolve_torso,
+    truncated_lecun,
+)
 from jaxrl.ops.distributions import num_policy_outputs, policy
 from jaxrl.ops.minibatch import clip_by_norm, descend, direction, init_optimizer, minibatches
 from jaxrl.ops.statistics import normalize, update_moments
@@ -28,6 +37,7 @@ class ActorCriticState:
       objective: the objective's own.
       obs_moments: running moments of observations; `()` unless normalised.
       reward_scaler: `()` unless rewards are scaled.
+      target_params: moving average of `params`; `()` unless the objective asks for it.
     """
 
     params: Params
@@ -35,6 +45,7 @@ class ActorCriticState:
     objective: Any
     obs_moments: Any
     reward_scaler: Any
+    target_params: Any = ()
 
 
 def actor_critic(objective: Objective, obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
@@ -49,10 +60,13 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
       An `Agent` whose `update` takes a Rollout [T, B]; `extras` are the network's outputs. Its memory is `()`, or
       with `config.memory = "gru"` an array [B, memory_size], reset before a first observation is taken in.
     Raises:
-      ValueError: for an action space that no policy covers, or a torso that does not fit the observations.
+      ValueError: for an action space that no policy covers, a torso that does not fit the observations, or a memory
+        where the objective asks for a target network.
     """
     check_normalizable(config, obs_space)
-    recurrent = config.memory != "none"
+    recurrent, has_target = config.memory != "none", objective.target_decay is not None
+    if recurrent and has_target:
+        raise ValueError(f"memory = {config.memory!r}: this objective has a target network, which has none; use 'none'")
     network = _network(objective, obs_space, action_space, config)
     tx = optax.chain(clip_by_norm(hp.max_grad_norm), direction(config.optimizer))
 
@@ -66,7 +80,8 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
         x = as_input(jnp.zeros((1, *obs_space.shape), obs_space.dtype))
         params = network.init(key, memory(1), x, jnp.ones((1, 1), bool)) if recurrent else network.init(key, x)
         opt_state, moments = init_optimizer(tx, params), init_obs_moments(config, obs_space)
-        return ActorCriticState(params, opt_state, objective.init(), moments, init_reward_scaler(config))
+        target_params = params if has_target else ()
+        return ActorCriticState(params, opt_state, objective.init(), moments, init_reward_scaler(config), target_params)
 
     def outputs_at(params: Params, moments: Any, obs: jax.Array, memory: Any, is_first: Any) -> tuple[Any, Any]:
         """Outputs [N] at observations [N, …], and the memory after them; with one, N = T * B, and flags are [T, B]."""
@@ -77,13 +92,16 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
         else:
             outputs = network.apply(params, x)
         distribution = policy(action_space, outputs["policy"], outputs.pop("log_std", None), config.num_primitives)
-        return outputs | {"policy": distribution, "value": outputs["value"][..., 0]}, memory
+        value = {"value": outputs["value"][..., 0]} if "value" in outputs else {}
+        return outputs | {"policy": distribution} | value, memory
 
     def act(
         key: Key, state: ActorCriticState, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
     ) -> tuple[jax.Array, Any, dict[str, Any]]:
         outputs, memory = outputs_at(state.params, state.obs_moments, obs, memory, is_first[None] if recurrent else ())
         distribution = outputs["policy"]
+        if has_target:
+            outputs["target"], _ = outputs_at(state.target_params, state.obs_moments, obs, (), ())
         return distribution.sample(key) if explore else distribution.mode(), memory, outputs
 
     def update(
@@ -112,9 +130,16 @@ def actor_critic(objective: Objective, obs_space: Space, action_space: Space, co
         is_first = is_first.reshape(rollout.is_first.shape)
         outputs, _ = outputs_at(params, state.obs_moments, obs, rollout.memory, is_first)
         objective_state = objective.finish(objective_state, outputs, targets)
-        return ActorCriticState(params, opt_state, objective_state, moments, scaler), metrics
+        target_params = _moved(state.target_params, state.params, objective.target_decay)
+        return ActorCriticState(params, opt_state, objective_state, moments, scaler, target_params), metrics
 
-    return Agent(init, memory, act, update)
+    return Agent(init, memory, act, update, reads_terminal=objective.action_heads is not None)
+
+
+def _moved(average: Params, params: Params, decay: float | None) -> Params:
+    if decay is None:
+        return ()
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)
 
 
 def _network(objective: Objective, obs_space: Space, action_space: Space, config: Any) -> Any:
@@ -122,15 +147,29 @@ def _network(objective: Objective, obs_space: Space, action_space: Space, config
     recurrent = config.memory != "none"
     if torso == "table":
         return _table(objective, obs_space, action_space, config)
-    heads = ActorCritic(
-        num_policy_outputs=num_policy_outputs(action_space, config.num_primitives),
-        heads=(("value", 1), *objective.heads(action_space).items()),
-        num_log_std=config.num_primitives * action_space.shape[0] if isinstance(action_space, Box) else 0,
-        hidden_sizes=(config.memory_size,) if recurrent else config.hidden_sizes,
-        activation=config.activation,
-        torso="mlp" if recurrent else torso,
-        shared_torso=config.shared_torso,
-    )
+    hidden_sizes, kind = ((config.memory_size,), "mlp") if recurrent else (config.hidden_sizes, torso)
+    heads: Any
+    if objective.action_heads is not None:
+        if not hidden_sizes:
+            raise ValueError("hidden_sizes = (): this objective's network needs a layer of features; use (64, 64)")
+        heads = ActionConditioned(
+            action_heads=tuple(objective.action_heads(action_space).items()),
+            num_policy_outputs=num_policy_outputs(action_space, config.num_primitives),
+            heads=tuple(objective.heads(action_space).items()),
+            torso=Torso(hidden_sizes[:-1], config.activation, kind, kernel_init=truncated_lecun),
+            feature_size=hidden_sizes[-1],
+            action_size=config.action_size,
+        )
+    else:
+        heads = ActorCritic(
+            num_policy_outputs=num_policy_outputs(action_space, config.num_primitives),
+            heads=(("value", 1), *objective.heads(action_space).items()),
+            num_log_std=config.num_primitives * action_space.shape[0] if isinstance(action_space, Box) else 0,
+            hidden_sizes=hidden_sizes,
+            activation=config.activation,
+            torso=kind,
+            shared_torso=config.shared_torso,
+        )
     if not recurrent:
         return heads
     return RecurrentActorCritic(Torso(config.hidden_sizes, config.activation, torso), config.memory_size, heads)

@@ -22,7 +22,7 @@ class OnPolicyState:
     interaction: Interaction
 
 
-def on_policy(
+def on_policy(  # noqa: PLR0913 - keywords of one constructor
     agent: Agent,
     env: Environment,
     env_params: Any,

@@ -86,7 +86,8 @@ def rollout(  # noqa: PLR0913 - who plays where, and for how long
 
     What the agent says of a successor is what it says of the next observation, save where the episode was cut: there
     it is asked about `final_obs`, with its memory before the reset. Those steps are few, so the question is inside
-    a branch (which a `vmap` over seeds turns into a select).
+    a branch (which a `vmap` over seeds turns into a select). Where it terminated, only an agent that `reads_terminal`
+    is asked.
 
     Args:
       key: consumed.
@@ -105,6 +106,8 @@ def rollout(  # noqa: PLR0913 - who plays where, and for how long
     def row(now: Interaction, after: Interaction, answer: Answer, is_last: jax.Array, key: Key) -> Any:
         action, extras, timestep = answer
         ask = timestep.truncated | is_last
+        if agent.reads_terminal:
+            ask = ask | timestep.terminated
 
         def final_extras() -> Any:
             never = jnp.zeros_like(ask)
@@ -117,7 +120,7 @@ def rollout(  # noqa: PLR0913 - who plays where, and for how long
     obs, action, reward, terminated, truncated, extras, final = rows
     done = terminated | truncated
     is_first = jnp.concatenate([first.is_first[None], done[:-1]])
-    ask = truncated.at[-1].set(True)
+    ask = (done if agent.reads_terminal else truncated).at[-1].set(True)
 
     def successor(of_final: jax.Array, of_obs: jax.Array) -> jax.Array:
         mask = ask.reshape(ask.shape + (1,) * (of_obs.ndim - 2))

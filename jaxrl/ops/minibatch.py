@@ -98,13 +98,15 @@ def descend(
     return unravel(vector), opt_state, dict(zip(names, rows.mean(0), strict=True))
 
 
-OPTIMIZERS = ("adam", "rmsprop", "sgd")
+OPTIMIZERS = ("adam", "adam_bounded", "rmsprop", "sgd")
 
 
 def direction(optimizer: str) -> optax.GradientTransformation:
     """The direction of descent of a name in `OPTIMIZERS`, to be multiplied by a learning rate."""
     if optimizer == "adam":
         return optax.scale_by_adam(eps=1e-5)
+    if optimizer == "adam_bounded":
+        return optax.chain(optax.scale_by_adam(), optax.clip(1.0))
     if optimizer == "rmsprop":
         return optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False)
     return optax.identity()

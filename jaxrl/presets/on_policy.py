@@ -25,6 +25,7 @@ _DAPO = "Yu et al. 2025, arXiv:2503.14476"
 _DPO = "purejaxrl dpo_continuous_action.py"
 _VTRACE = "Espeholt et al. 2018, arXiv:1802.01561"
 _BAPO = "Xi et al. 2025, arXiv:2510.18927"
+_DISCO = "disco_rl agent.py"
 _RISK = "Ren et al. 2025, arXiv:2510.00911"
 
 
@@ -48,7 +49,9 @@ class PPOConfig(OnPolicyLengths):
     )
     clip_value: bool = setting(False, "hold the value within clip_eps of its old prediction, too", _OURS)
     anneal_learning_rate: bool = setting(True, "learning rate falls linearly to zero", _PUREJAXRL)
-    optimizer: str = setting("adam", "adam, rmsprop or sgd", _PUREJAXRL)
+    optimizer: str = setting(
+        "adam", "adam, rmsprop, sgd, or adam_bounded: no parameter moves further than the learning rate", _PUREJAXRL
+    )
     hidden_sizes: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", _PUREJAXRL)
     activation: str = setting("tanh", "tanh, relu, swish, gelu or elu", _PUREJAXRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
@@ -56,6 +59,9 @@ class PPOConfig(OnPolicyLengths):
     num_primitives: int = setting(1, "Gaussians of a mixture policy, for a Box (PMOE)", "arXiv:2104.09122 (unverified)")
     memory: str = setting("none", "none, or gru: a recurrent layer behind the torso", _OURS)
     memory_size: int = setting(128, "width of the memory, and of a hidden layer behind it", "purejaxrl ppo_rnn.py")
+    action_size: int = setting(
+        128, "objectives with heads per action: width of the step into an action, and of the layers behind", _DISCO
+    )
     normalize_obs: bool = setting(False, "standardise observations with running moments", _PUREJAXRL)
     normalize_reward: bool = setting(False, "divide rewards by the deviation of the discounted return", _PUREJAXRL)
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
@@ -75,6 +81,7 @@ class PPOConfig(OnPolicyLengths):
             "num_primitives",
             "memory_size",
             "unroll",
+            "action_size",
         )
         check_at_least(self, 0, "group_size")
         check_objective(self.objective)
