@@ -56,6 +56,7 @@ _EXPORTS = {
     "load_rule": "rules",
     "save_rule": "rules",
     "list_rules": "rules",
+    "meta_test": "meta_testing",
     "run": "runs",
     "run_sweep": "runs",
     "resume": "runs",

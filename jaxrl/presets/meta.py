@@ -58,7 +58,9 @@ class MetaConfig:
     activation: str = setting("relu", "of agents", _OURS)
     optimizer: str = setting("sgd", "of agents: sgd, adam or rmsprop", _GROOVE)
     score: str = setting("uniform", f"of levels: {', '.join(SCORES)}", _GROOVE)
-    play_ended: bool = setting(False, "ended lifetimes play episodes for lifetime/return, whatever the score", _OURS)
+    play_ended: bool = setting(
+        False, "for lifetime/return, and the optimal one where it is known, whatever the score", _OURS
+    )
     num_levels: int = setting(4000, "places in the buffer of levels", _GROOVE)
     priority: str = setting("rank", "how scores become priorities: rank or topk", _RELEASE)
 
@@ -180,6 +182,8 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
             return jnp.float32(0.0), {}
         returns = mean_return(key_own, agent, state.agent)
         metrics = {"return": returns.mean()}
+        if config.play_ended and hasattr(env, "optimal_return"):
+            metrics["optimal_return"] = env.optimal_return(level)
         if config.score == "uniform":
             return jnp.float32(0.0), metrics
         if config.score == "alg_regret":
