@@ -159,8 +159,7 @@ def test_a_rule_is_the_objective_with_the_runs_numbers(rule_file: Path) -> None:
         state = agent.init(jax.random.key(2), *spaces)
         act = jax.vmap(lambda o: agent.act(jax.random.key(3), state, (), o, np.zeros(2, bool), True))
         (action, _, extras), no = act(obs), np.zeros((5, 2), bool)
-        names = dict(obs=obs, action=action, reward=obs[..., 0], terminated=no, truncated=no, is_first=no, memory=())
-        rollout = Rollout(**names, extras=extras, next_extras=extras)
+        rollout = Rollout(obs, action, obs[..., 0], no, no, no, extras, extras, ())
         return agent.update(jax.random.key(4), state, rollout, Lifetime(0, 10))[0].params
 
     def both(weight: Any) -> Any:

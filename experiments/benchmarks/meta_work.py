@@ -1,4 +1,4 @@
-"""One measurement of meta-training in a process of its own: `python -m experiments.benchmarks.meta_work '{"what": …}'`."""
+"""One measurement of meta-training in a process of its own: `python -m experiments.benchmarks.meta_work '{…}'`."""
 
 from __future__ import annotations
 

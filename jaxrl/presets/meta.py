@@ -261,8 +261,8 @@ def _scale_by(factor: Any) -> optax.GradientTransformation:
 
 def _no_policy(env: Environment, config: MetaConfig, hp: Any, env_params: Any = None) -> Agent:
     raise ValueError(
-        "a run of meta-training leaves a rule and no policy: save the rule, `jaxrl rule RUN --out RULE.npz`, then train "
-        "an agent with it, `jaxrl train a2c ENV --objective RULE.npz`"
+        "a run of meta-training leaves a rule and no policy: save the rule, `jaxrl rule RUN --out RULE.npz`, then "
+        "train an agent with it, `jaxrl train a2c ENV --objective RULE.npz`"
     )
 
 
