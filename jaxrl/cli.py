@@ -123,6 +123,23 @@ def render(
     print(jaxrl.load_run(run).render(out, cell, seed, max_steps=max_steps))
 
 
+def rule(
+    run: RunPath,
+    out: Annotated[Path, arg(metavar="FILE.npz", help="The rule file to write.")],
+    cell: Cell = None,
+    seed: Seed = None,
+) -> None:
+    """Write the rule that a run of meta-training has learned to a file, for `--objective`.
+
+    Example: jaxrl rule runs/lpg --out my_rule.npz && jaxrl train a2c CartPole-v1 --objective my_rule.npz
+    """
+    _start()
+    import jaxrl
+
+    jaxrl.save_rule(out, jaxrl.load_run(run).rule(cell, seed))
+    print(f"{out}: {jaxrl.load_rule(out).provenance['summary']}")
+
+
 def plot(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Run directories.")],
     out: Annotated[Path | None, arg(metavar="FILE", help="PNG; with one run by default in its figures/.")] = None,
@@ -198,6 +215,7 @@ def main(args: list[str] | None = None) -> None:
         "resume": resume,
         "evaluate": evaluate,
         "render": render,
+        "rule": rule,
         "plot": plot,
         "list": list_,
         "config": config,

@@ -69,6 +69,10 @@ def _score(rows: dict[str, np.ndarray], names: list[str]) -> str:
         counts = np.where(np.isfinite(returns), rows["episode/count"], 0.0)
         if counts.sum() > 0:
             parts.append(f"return {np.nansum(returns * counts) / counts.sum():.1f}")
+    ends = rows.get("lifetime/return")
+    if ends is not None and np.isfinite(ends).any():
+        counts = np.where(np.isfinite(ends), rows["lifetime/count"], 0.0)
+        parts.append(f"at the end of lifetimes {np.nansum(ends * counts) / counts.sum():.2f}")
     losses = [values for name, values in rows.items() if name.startswith("loss/")]
     if losses:
         broken = np.any([~np.isfinite(values[:, -1]) for values in losses], axis=0)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RETURN = "episode/return"
-COUNT = "episode/count"
 FORMAT_VERSION = 1
 _REPORTED = ("wall_seconds", "compile_seconds", "steps_per_second", "versions", "device", "command")
 
@@ -113,10 +112,15 @@ class Results:
         return self.metrics[name].astype(np.float64)
 
     def weights(self, metric: str) -> np.ndarray:
-        """[H, S, K]: what each logged point counts; its episodes for `episode/…`, else 1 where there is a value."""
+        """[H, S, K]: what each logged point counts.
+
+        Of `episode/…` the episodes, of `lifetime/…` the lifetimes that ended there, where those are counted; else 1
+        where there is a value.
+        """
         values = self.metric(metric)
-        if metric.startswith("episode/") and metric != COUNT and COUNT in self.metrics:
-            return np.nan_to_num(self.metrics[COUNT].astype(np.float64))
+        count = f"{metric.split('/')[0]}/count"
+        if metric != count and count in self.metrics:
+            return np.nan_to_num(self.metrics[count].astype(np.float64))
         return (~np.isnan(values)).astype(np.float64)
 
     def final(self, metric: str = RETURN, window: float = 0.1) -> np.ndarray:

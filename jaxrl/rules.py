@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxrl import checkpoint
 from jaxrl.objectives import OBJECTIVES, Make
+from jaxrl.objectives.lpg import LPGConfig, lpg_init, lpg_objective
 from jaxrl.objectives.lpo import LPOConfig, lpo_drift, lpo_init, lpo_objective
 from jaxrl.settings import suggest
 from jaxrl.types import Key, Objective, Params
@@ -53,6 +54,9 @@ KINDS: dict[str, RuleKind] = {
         lambda params, rule, config, hp: lpo_objective(params, rule, hp, config.normalize_advantage, config.clip_value),
         lambda params, rule: lambda *sample: lpo_drift(params, rule, *sample),
     ),
+    # Its targets are made once per rollout, so a run of several epochs just takes several steps towards them. Rules
+    # are trained with one (`jaxrl train a2c` has one, `ppo` has 16).
+    "lpg": RuleKind(LPGConfig, lpg_init, lambda params, rule, config, hp: lpg_objective(params, rule, hp)),
 }
 
 

@@ -22,10 +22,12 @@ from jaxrl.adapters import make_env
 from jaxrl.evaluation import Episodes, evaluate, record
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.plan import Plan, make_plan
-from jaxrl.presets import find_preset
+from jaxrl.plotting import curve
+from jaxrl.presets import PRESETS, find_preset
 from jaxrl.progress import Progress
 from jaxrl.provenance import provenance
-from jaxrl.results import Results
+from jaxrl.results import RETURN, Results
+from jaxrl.rules import Rule
 from jaxrl.runner import Execution, Options, executions, merge, missing, split_numbers
 from jaxrl.runtime import Layout, use_all_cores
 
@@ -132,7 +134,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         use_all_cores()
-        self.path, self.plan, self.env, self._parts, _ = _open(Path(path))
+        self.path, self.plan, self.env, self._parts, self._origin = _open(Path(path))
         self._preset = find_preset(self.plan.algorithm)
         self._states: dict[int, Any] = {}
 
@@ -156,22 +158,61 @@ class Run:
         Returns:
           The agent, its state, and the parameters of the environment.
         """
+        part, column, seed = self._member(cell, seed)
+        numbers = {name: values[column] for name, values in part.program.numbers.items()}
+        hp, env_params = split_numbers(self._preset, self.env, numbers)
+        agent = self._preset.agent(self.env, part.program.config, hp, env_params)
+        return agent, self._state(part, column, seed).agent, env_params
+
+    def rule(self, cell: int | None = None, seed: int | None = None) -> Rule:
+        """One learned rule, for `jaxrl.save_rule`; its provenance says how it was learnt, with the curve.
+
+        Args:
+          cell, seed: as of `policy`.
+        Raises:
+          ValueError: if the run's algorithm learns none.
+        """
+        learned = self._preset.rule
+        if learned is None:
+            known = ", ".join(name for name, preset in PRESETS.items() if preset.rule)
+            raise ValueError(f"{self.path} is a run of {self.plan.algorithm}, which learns no rule; {known} do")
+        part, column, seed = self._member(cell, seed)
+        rule = learned(part.program.config, self._state(part, column, seed))
+        steps = part.done * part.program.config.steps_per_update
+        asked = {**self.plan.settings, **self.plan.cells[part.program.cells[column]]}
+        about: dict[str, Any] = {
+            "summary": f"{self.plan.algorithm} on {self.plan.env}, {steps:,} environment steps, seed {seed}",
+            "algorithm": self.plan.algorithm,
+            "env": self.plan.env,
+            "seeds": [seed],
+            "steps": steps,
+            "meta_updates": part.done,
+            "settings": asked,
+            **self._origin,
+        }
+        if (self.path / "results.npz").exists():
+            about["curve"] = _curve(self.results, part.program.cells[column], self.plan.seeds.index(seed))
+        params = jax.tree.map(np.asarray, rule.params)
+        return rule._replace(params=params, provenance=to_json(about))
+
+    def _member(self, cell: int | None, seed: int | None) -> tuple[Execution, int, int]:
+        """The program of a cell, its column in it, and the seed."""
         cell = (int(self.results.best()["index"]) if len(self.plan.cells) > 1 else 0) if cell is None else cell
         seed = self.plan.seeds[0] if seed is None else seed
         if not 0 <= cell < len(self.plan.cells):
             raise ValueError(f"cell = {cell}: expected an index in [0, {len(self.plan.cells) - 1}]")
         if seed not in self.plan.seeds:
             raise ValueError(f"seed = {seed}: this run has seeds {list(self.plan.seeds)}")
-        number = next(i for i, part in enumerate(self._parts) if cell in part.program.cells)
-        program = self._parts[number].program
+        part = next(part for part in self._parts if cell in part.program.cells)
+        return part, part.program.cells.index(cell), seed
+
+    def _state(self, part: Execution, column: int, seed: int) -> Any:
+        """The state of one run of a program, as of its newest checkpoint."""
+        number = self._parts.index(part)
         if number not in self._states:
-            self._states[number] = self._parts[number].restore()
-        column = program.cells.index(cell)
+            self._states[number] = part.restore()
         row = column * len(self.plan.seeds) + self.plan.seeds.index(seed)
-        state = jax.tree.map(lambda leaf: leaf[row], self._states[number])
-        numbers = {name: values[column] for name, values in program.numbers.items()}
-        hp, env_params = split_numbers(self._preset, self.env, numbers)
-        return self._preset.agent(self.env, program.config, hp, env_params), state.agent, env_params
+        return jax.tree.map(lambda leaf: leaf[row], self._states[number])
 
     def evaluate(
         self, num_episodes: int = 32, cell: int | None = None, seed: int | None = None, key: int = 0
@@ -253,6 +294,14 @@ def _execute(
         write_json(directory / "summary.json", results.summary())
         results.plot(directory / "figures" / "learning_curves.png")
     return results
+
+
+def _curve(results: Results, cell: int, seed: int) -> dict[str, Any]:
+    """How well agents did while their rule was learnt: at most 50 [steps, value], at the ends of lifetimes if known."""
+    name = "lifetime/return" if np.isfinite(results.metrics.get("lifetime/return", np.nan)).any() else RETURN
+    steps, values = curve(results, name, max_points=50)
+    points = zip(steps, values[cell, seed], strict=True)
+    return {"metric": name, "points": [[int(at), float(f"{value:.5g}")] for at, value in points if np.isfinite(value)]}
 
 
 def _stream(name: str, key: int) -> jax.Array:

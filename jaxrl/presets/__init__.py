@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, on_policy, q_learning
+from jaxrl.presets import continuous, meta, on_policy, q_learning
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -21,13 +21,20 @@ from jaxrl.presets.continuous import (
     sac,
     td3,
 )
+from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
 from jaxrl.settings import suggest
 
-PRESETS: dict[str, Preset] = {**on_policy.PRESETS, **PQN_PRESETS, **q_learning.PRESETS, **continuous.PRESETS}
+PRESETS: dict[str, Preset] = {
+    **on_policy.PRESETS,
+    **PQN_PRESETS,
+    **q_learning.PRESETS,
+    **continuous.PRESETS,
+    **meta.PRESETS,
+}
 
 __all__ = [
     "DQNConfig",
@@ -36,6 +43,8 @@ __all__ = [
     "DSACTHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MetaConfig",
+    "MetaHparams",
     "PMOEConfig",
     "PMOEHparams",
     "PPOConfig",
@@ -52,6 +61,7 @@ __all__ = [
     "dqn",
     "dsac_t",
     "find_preset",
+    "lpg",
     "mdpo_off",
     "on_policy_agent",
     "pmoe",

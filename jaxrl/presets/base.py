@@ -9,6 +9,7 @@ from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.loops.on_policy import on_policy
 from jaxrl.networks import ACTIVATIONS, TORSOS
+from jaxrl.rules import Rule
 from jaxrl.settings import check_choice
 from jaxrl.types import Agent
 
@@ -24,6 +25,7 @@ class Preset(NamedTuple):
       overrides: `{environment family: {setting: value}}`, published settings that suit a family better.
       action_spaces: which it takes, for people to read.
       check: `(config, hparams)`, hparams of numbers: raises ValueError where they do not fit one another.
+      rule: `(config, state) -> Rule`, without provenance, for algorithms that learn one; else `None`.
     """
 
     summary: str
@@ -35,6 +37,7 @@ class Preset(NamedTuple):
     overrides: dict[str, dict[str, Any]]
     action_spaces: str = "Discrete, MultiDiscrete, Box"
     check: Callable[[Any, Any], None] = lambda config, hp: None
+    rule: Callable[[Any, Any], Rule] | None = None
 
 
 class OnPolicyLengths:

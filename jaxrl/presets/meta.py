@@ -24,6 +24,7 @@ from jaxrl.objectives import a2c_objective
 from jaxrl.objectives.lpg import CORES, TIME_FEATURES, LPGConfig, lpg_init, lpg_objective
 from jaxrl.presets.base import Preset
 from jaxrl.presets.on_policy import PPOConfig
+from jaxrl.rules import Rule
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Key, Metrics, Objective, Params
 
@@ -57,6 +58,9 @@ class MetaConfig:
     activation: str = setting("relu", "of agents", _OURS)
     optimizer: str = setting("sgd", "of agents: sgd, adam or rmsprop", _GROOVE)
     score: str = setting("uniform", f"of levels: {', '.join(SCORES)}", _GROOVE)
+    play_ended: bool = setting(
+        False, "for lifetime/return, and the optimal one where it is known, whatever the score", _OURS
+    )
     num_levels: int = setting(4000, "places in the buffer of levels", _GROOVE)
     priority: str = setting("rank", "how scores become priorities: rank or topk", _RELEASE)
 
@@ -174,10 +178,14 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
 
     def final(key: Key, state: Any, companion_state: Any) -> tuple[jax.Array, Metrics]:
         key_own, key_other = jax.random.split(key)
-        if config.score == "uniform":
+        if config.score == "uniform" and not config.play_ended:
             return jnp.float32(0.0), {}
         returns = mean_return(key_own, agent, state.agent)
         metrics = {"return": returns.mean()}
+        if config.play_ended and hasattr(env, "optimal_return"):
+            metrics["optimal_return"] = env.optimal_return(level)
+        if config.score == "uniform":
+            return jnp.float32(0.0), metrics
         if config.score == "alg_regret":
             # The same key: on a level that leaves nothing to either, equal agents have a regret of exactly 0.
             other = mean_return(key_own, antagonist, companion_state.agent).mean()
@@ -253,9 +261,13 @@ def _scale_by(factor: Any) -> optax.GradientTransformation:
 
 def _no_policy(env: Environment, config: MetaConfig, hp: Any, env_params: Any = None) -> Agent:
     raise ValueError(
-        "a run of meta-training leaves a rule and no policy: save the rule with `jaxrl.save_rule`, then train an agent "
-        "with it, `jaxrl train ppo ENV --objective RULE.npz`"
+        "a run of meta-training leaves a rule and no policy: save the rule, `jaxrl rule RUN --out RULE.npz`, then "
+        "train an agent with it, `jaxrl train a2c ENV --objective RULE.npz`"
     )
+
+
+def _learned_rule(config: MetaConfig, state: Any) -> Rule:
+    return Rule("lpg", config.rule, state.params, {})
 
 
 PRESETS: dict[str, Preset] = {
@@ -268,6 +280,7 @@ PRESETS: dict[str, Preset] = {
         make=lpg,
         overrides={},
         action_spaces="Discrete",
+        rule=_learned_rule,
     ),
     "groove": Preset(
         summary="LPG on a curriculum of levels where A2C does better",
@@ -278,5 +291,6 @@ PRESETS: dict[str, Preset] = {
         make=lpg,
         overrides={},
         action_spaces="Discrete",
+        rule=_learned_rule,
     ),
 }

@@ -27,6 +27,7 @@ _VTRACE = "Espeholt et al. 2018, arXiv:1802.01561"
 _BAPO = "Xi et al. 2025, arXiv:2510.18927"
 _DISCO = "disco_rl agent.py"
 _RISK = "Ren et al. 2025, arXiv:2510.00911"
+_GROOVE = "Jackson et al. 2023, arXiv:2310.02782"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,7 @@ class PPOHparams:
     risk_low: Any = setting(0.2, "objective risk_ppo: level below which lies the tail", _RISK, low=0.0, high=1.0)
     risk_high: Any = setting(0.8, "objective risk_ppo: level above which returns are one", _RISK, low=0.0, high=1.0)
     risk_tail: Any = setting(1.5, "objective risk_ppo: weight of the tail's mean; 0 ignores it", _RISK, low=0.0)
+    prediction_coef: Any = setting(0.5, "rules of kind lpg: weight of the prediction's loss", _GROOVE, low=0.0)
     risk_rate: Any = setting(0.1, "objective risk_ppo: step of the quantile trackers", _RISK, low=0.0)
 
 
