@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -56,6 +57,11 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an npz file, pickle disabled."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as members:
         return {name: members[name] for name in members.files}
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:

@@ -110,8 +110,8 @@ def plot_schedules(
     for rank, number in enumerate(traces.lifetime):
         place = np.arange(number) / number
         for axes, rows in ((left, traces.target_size), (right, traces.entropy)):
-            look = {"color": COLOURS[rank % len(COLOURS)], "linestyle": STYLES[rank % len(STYLES)]}
-            axes.plot(place, rows[rank, :number], label=f"N = {number}", linewidth=1.6, **look)
+            colour, style = COLOURS[rank % len(COLOURS)], STYLES[rank % len(STYLES)]
+            axes.plot(place, rows[rank, :number], label=f"N = {number}", linewidth=1.6, color=colour, linestyle=style)
     left.set(xlabel="n/N: lifetime over", ylabel="mean |π̂|")
     right.set(xlabel="n/N: lifetime over", ylabel="entropy of the policy (nats)")
     return _save(figure, left, path)

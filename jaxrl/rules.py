@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checkpoint
+from jaxrl import checkpoint, files
 from jaxrl.objectives import OBJECTIVES, Make
+from jaxrl.objectives.disco import DiscoConfig, disco_objective, init_disco, is_disco103, load_disco103
 from jaxrl.objectives.lpg import LPGConfig, lpg_init, lpg_objective
 from jaxrl.objectives.lpo import LPOConfig, lpo_drift, lpo_init, lpo_objective
 from jaxrl.settings import suggest
@@ -57,6 +59,7 @@ KINDS: dict[str, RuleKind] = {
     # Its targets are made once per rollout, so a run of several epochs just takes several steps towards them. Rules
     # are trained with one (`jaxrl train a2c` has one, `ppo` has 16).
     "lpg": RuleKind(LPGConfig, lpg_init, lambda params, rule, config, hp: lpg_objective(params, rule, hp)),
+    "disco103": RuleKind(DiscoConfig, init_disco, lambda params, rule, config, hp: disco_objective(params, rule)),
 }
 
 
@@ -129,7 +132,7 @@ def load_rule(name_or_path: str | os.PathLike[str]) -> Rule:
     """Reads a rule; everything is verified before anything is returned.
 
     Args:
-      name_or_path: of a shipped rule (`list_rules`), or the path of a rule file.
+      name_or_path: of a shipped rule (`list_rules`), or the path of a rule file; `disco_103.npz` as published is one.
     Returns:
       The `Rule`, its parameters NumPy arrays.
     Raises:
@@ -137,6 +140,8 @@ def load_rule(name_or_path: str | os.PathLike[str]) -> Rule:
         newer format or an unknown kind, or its parameters do not fit its configuration: with the file and the fix.
     """
     path = find_rule(name_or_path)
+    if _is_published_disco(path):
+        return Rule("disco103", DiscoConfig(), load_disco103(path), {"summary": f"Disco103 as published, {path.name}"})
     try:
         about = checkpoint.load_meta(path).get("rule")
         if about is None:
@@ -206,7 +211,17 @@ def rule_sha256(objective: str | None) -> str | None:
     """The verified checksum of the rule that an objective's name stands for; `None` if it stands for no rule."""
     if objective is None or objective in OBJECTIVES:
         return None
-    return checkpoint.load_sha256(find_rule(objective))
+    path = find_rule(objective)
+    return files.sha256(path) if _is_published_disco(path) else checkpoint.load_sha256(path)
+
+
+def _is_published_disco(path: Path) -> bool:
+    """By the names of its arrays; a file that cannot be read is not, and what else it may be says so itself."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            return is_disco103(dict.fromkeys(name.removesuffix(".npy") for name in members.namelist()))
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _is_path(text: str) -> bool:

@@ -67,7 +67,7 @@ ALLOWED = {
     "value_networks": {"types", "spaces", "ops", "networks"},
     "objectives": {"types", "spaces", "ops", "networks", "settings", "files"},
     "checkpoint": {"files"},
-    "rules": {"types", "settings", "objectives", "checkpoint"},
+    "rules": {"types", "settings", "objectives", "checkpoint", "files"},
     "buffers": {"types", "spaces", "ops"},
     "agents": {"types", "spaces", "ops", "networks", "value_networks", "objectives", "buffers"},
     "algorithm": {"types", "env", "buffers"},

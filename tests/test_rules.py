@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -289,3 +290,17 @@ def test_paths_in_settings(tmp_path: Path) -> None:
     env = jaxrl.make_env(ENV)
     plan = make_plan("ppo", ENV, 1, {"objective": file}, {}, env.default_params)
     assert plan.settings == {"objective": os.fspath(file)}
+
+
+WEIGHTS = Path(os.environ.get("JAXRL_DISCO103", Path(__file__).parents[2] / "shared" / "data" / "disco_103.npz"))
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="disco_103.npz is not here; name it in JAXRL_DISCO103")
+def test_the_published_file_of_disco103_is_a_rule(tmp_path: Path) -> None:
+    """As it was downloaded; saved again it is one of our files, of the same parameters."""
+    rule = jaxrl.load_rule(WEIGHTS)
+    assert rule.kind == "disco103"
+    assert sum(leaf.size for leaf in jax.tree.leaves(rule.params)) == 754_778
+    save_rule(tmp_path / "mine.npz", rule)
+    assert_trees_equal(jaxrl.load_rule(tmp_path / "mine.npz").params, jax.tree.map(np.asarray, rule.params))
+    assert rule_sha256(str(WEIGHTS)) == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()

@@ -29,7 +29,7 @@ def on_policy(  # noqa: PLR0913 - keywords of one constructor
     *,
     num_envs: int,
     num_steps: int,
-    num_updates: int,
+    num_updates: int | jax.Array,
     reset_pool: int | None = None,
     unroll: int = 1,
 ) -> Algorithm:
@@ -40,7 +40,7 @@ def on_policy(  # noqa: PLR0913 - keywords of one constructor
       env: of one instance; it is vectorised and auto-reset here.
       env_params: may be traced.
       num_envs, num_steps: static.
-      num_updates: the lifetime that schedules refer to.
+      num_updates: the lifetime that schedules refer to; may be traced.
       reset_pool: draw new episodes from this many first states, renewed before each rollout (see `autoreset`).
       unroll: steps of a rollout that are compiled side by side.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +29,7 @@ def array_shapes(config: DiscoConfig = DiscoConfig()) -> dict[str, tuple[int, ..
     return shapes
 
 
-def is_disco103(arrays: Mapping[str, np.ndarray]) -> bool:
+def is_disco103(arrays: Mapping[str, Any]) -> bool:
     """Do the names of these arrays say that they are the published meta-parameters?"""
     return set(arrays) == set(array_shapes())
 
