@@ -36,8 +36,9 @@ SMALL: dict[str, Any] = {
     "num_lifetimes": 16, "lifetime_batch": 16, "ended_batch": 1, "num_envs": 16, "num_levels": 128, "width": 32,
 }  # fmt: skip
 FEW: dict[str, Any] = {"num_lifetimes": 8, "lifetime_batch": 8, "num_levels": 64}
-# Two pairs of candidates, one level each: as little as shows the speed.
-GENERATION: dict[str, Any] = {"population": 8, "num_envs": 16, "width": 32}
+# Four pairs, a level each, whose agents all live for 250 updates: then the steps that are counted are those taken.
+SAME_LIFE = "jaxrl/grid_all_shortlife"
+GENERATION: dict[str, Any] = {"num_pairs": 4, "population_batch": 8, "noise_batch": 4, "num_envs": 16, "width": 32}
 LIMITS = {"groove_over_lpg_step_ratio": 3.0, "lpg_compile_seconds": 60.0, "meta_gradient_temp_bytes": 16.0 * 2**30}
 
 
@@ -71,8 +72,8 @@ def main(config: Config) -> dict[str, Any]:
     figures |= {f"lpg_{name}": few[name] for name in ("compile_seconds", "compile_cpu_seconds")}
     whole = measure(sys.executable, WORK, what="compilation", preset="groove", env=ENV, settings={})
     figures |= {f"meta_gradient_{name}": value for name, value in whole.items()}
-    generation = {**work, "settings": {} if config.published else GENERATION, "num_steps": 2}
-    figures |= measure(sys.executable, WORK, what="evolution", preset="ta_lpg", **generation)
+    generation = {"env": SAME_LIFE, "settings": {} if config.published else GENERATION, "num_steps": 1}
+    figures |= measure(sys.executable, WORK, what="evolution", preset="ta_lpg", repeats=repeats, **generation)
     table = Table("figure", "value", "at most")
     for name, value in figures.items():
         limit = f"{LIMITS[name]:,.6g}" if name in LIMITS else ""
