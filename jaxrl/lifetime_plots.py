@@ -72,7 +72,7 @@ def lifetime_traces(
     longest = max(lifetimes)
     draw = getattr(env, "sample_params", None)
 
-    def one(key: Key, num_updates: jax.Array) -> tuple[Metrics, jax.Array]:
+    def one(key: Key, num_updates: Any) -> tuple[Metrics, jax.Array]:
         key_level, key_train, key_play = jax.random.split(key, 3)
         level = jax.tree.map(jnp.asarray, draw(key_level) if draw else env.default_params)
         agent = meta_agent(env, config, hp, level, rule.objective(config.agent, hp)).agent
@@ -110,8 +110,8 @@ def plot_schedules(
     for rank, number in enumerate(traces.lifetime):
         place = np.arange(number) / number
         for axes, rows in ((left, traces.target_size), (right, traces.entropy)):
-            look = {"color": COLOURS[rank % len(COLOURS)], "linestyle": STYLES[rank % len(STYLES)]}
-            axes.plot(place, rows[rank, :number], label=f"N = {number}", linewidth=1.6, **look)
+            colour, style = COLOURS[rank % len(COLOURS)], STYLES[rank % len(STYLES)]
+            axes.plot(place, rows[rank, :number], color=colour, linestyle=style, linewidth=1.6, label=f"N = {number}")
     left.set(xlabel="n/N: lifetime over", ylabel="mean |π̂|")
     right.set(xlabel="n/N: lifetime over", ylabel="entropy of the policy (nats)")
     return _save(figure, left, path)

@@ -219,8 +219,10 @@ def normalized(returns: LevelReturns, min_gap: float = MIN_GAP) -> Scores:
     if not min_gap > 0.0 or not kept.any():
         raise ValueError(f"min_gap = {min_gap}: expected a number above 0 that A2C's gain over a random policy reaches "
                          f"on some level; the largest is {gap.max():.3g}")  # fmt: skip
-    scores = ((values - returns.random_policy)[:, kept] / gap[kept] for values in (returns.rule, returns.random_rule))
-    return Scores(*scores, kept)
+    rule, untrained = (
+        (values - returns.random_policy)[:, kept] / gap[kept] for values in (returns.rule, returns.random_rule)
+    )
+    return Scores(rule, untrained, kept)
 
 
 def crossed_bootstrap(
