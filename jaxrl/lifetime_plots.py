@@ -72,7 +72,7 @@ def lifetime_traces(
     longest = max(lifetimes)
     draw = getattr(env, "sample_params", None)
 
-    def one(key: Key, num_updates: jax.Array) -> tuple[Metrics, jax.Array]:
+    def one(key: Key, num_updates: Any) -> tuple[Metrics, jax.Array]:
         key_level, key_train, key_play = jax.random.split(key, 3)
         level = jax.tree.map(jnp.asarray, draw(key_level) if draw else env.default_params)
         agent = meta_agent(env, config, hp, level, rule.objective(config.agent, hp)).agent
