@@ -62,7 +62,8 @@ def _band(axes: Axes, rank: int, x: np.ndarray, estimate: Estimate, label: str) 
 
 
 def _save(figure: Figure, axes: Axes, path: Path) -> Figure:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return figure

@@ -162,7 +162,8 @@ def _figure(columns: int, title: str) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _save(figure: Figure, axes: Axes, path: str | os.PathLike[str] | None) -> Figure:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
