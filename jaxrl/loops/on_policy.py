@@ -29,7 +29,7 @@ def on_policy(
     *,
     num_envs: int,
     num_steps: int,
-    num_updates: int,
+    num_updates: jax.Array | int,
     reset_pool: int | None = None,
 ) -> Algorithm:
     """Alternates `num_steps` steps in `num_envs` environments with one `agent.update`.
@@ -39,7 +39,7 @@ def on_policy(
       env: of one instance; it is vectorised and auto-reset here.
       env_params: may be traced.
       num_envs, num_steps: static.
-      num_updates: the lifetime that schedules refer to.
+      num_updates: the lifetime that schedules refer to; may be traced.
       reset_pool: draw new episodes from this many first states, renewed before each rollout (see `autoreset`).
     """
     envs = autoreset(vectorize(env, num_envs), reset_pool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, on_policy, q_learning
+from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -21,21 +21,41 @@ from jaxrl.presets.continuous import (
     sac,
     td3,
 )
+from jaxrl.presets.evolved import (
+    EvolvedDriftConfig,
+    EvolvedDriftHparams,
+    TALPGConfig,
+    TALPGHparams,
+    lpo,
+    ta_lpg,
+)
+from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
 from jaxrl.settings import suggest
 
-PRESETS: dict[str, Preset] = {**on_policy.PRESETS, **PQN_PRESETS, **q_learning.PRESETS, **continuous.PRESETS}
+PRESETS: dict[str, Preset] = {
+    **on_policy.PRESETS,
+    **PQN_PRESETS,
+    **q_learning.PRESETS,
+    **continuous.PRESETS,
+    **meta.PRESETS,
+    **evolved.PRESETS,
+}
 
 __all__ = [
     "DQNConfig",
     "DQNHparams",
     "DSACTConfig",
     "DSACTHparams",
+    "EvolvedDriftConfig",
+    "EvolvedDriftHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MetaConfig",
+    "MetaHparams",
     "PMOEConfig",
     "PMOEHparams",
     "PPOConfig",
@@ -46,12 +66,16 @@ __all__ = [
     "Preset",
     "SACConfig",
     "SACHparams",
+    "TALPGConfig",
+    "TALPGHparams",
     "TD3Config",
     "TD3Hparams",
     "a2c",
     "dqn",
     "dsac_t",
     "find_preset",
+    "lpg",
+    "lpo",
     "mdpo_off",
     "on_policy_agent",
     "pmoe",
@@ -59,6 +83,7 @@ __all__ = [
     "pqn",
     "pqn_agent",
     "sac",
+    "ta_lpg",
     "td3",
 ]
 
