@@ -181,6 +181,18 @@ class EvolvedDriftHparams:
     max_grad_norm: Any = same_setting(PPOHparams, "max_grad_norm")
 
 
+def lpg_pupil(env: Environment, config: TALPGConfig, hp: Any, params: Params, level: Any) -> Agent:
+    """An agent of LPG as `ta_lpg` raises it; `params` of the rule and `level` may be traced."""
+    spaces = env.observation_space(level), env.action_space(level)
+    return actor_critic(lpg_objective(params, config.rule, hp), *spaces, config.agent, hp)
+
+
+def lpg_loop(agent: Agent, env: Environment, config: TALPGConfig, level: Any, num_updates: Any) -> Algorithm:
+    """The loop that an agent of `lpg_pupil` learns on."""
+    sizes = {"num_envs": config.num_envs, "num_steps": config.num_steps}
+    return on_policy(agent, env, level, **sizes, num_updates=num_updates)
+
+
 def ta_lpg(
     env: Environment,
     config: TALPGConfig = TALPGConfig(),
@@ -211,18 +223,17 @@ def ta_lpg(
     params = env.default_params if env_params is None else env_params
     draw = level_drawer(env, params)
 
-    def pupil(eta: Params, level: Any) -> Agent:
-        spaces = env.observation_space(level), env.action_space(level)
-        return actor_critic(lpg_objective(eta, config.rule, hp), *spaces, config.agent, hp)
-
-    pupil({}, params)  # what does not fit is told here, not from inside a compilation
+    lpg_pupil(env, config, hp, {}, params)  # what does not fit is told here, not from inside a compilation
 
     def fitness(key: Key, own_key: Key, eta: Params) -> Evaluation:
         key_level, key_life, key_final = jax.random.split(key, 3)
         own_life, own_final = own_keys(config, own_key, key_life, key_final)
         level = draw(key_level)
         num_updates = jnp.minimum(getattr(level, "lifetime", config.lifetime), config.lifetime)
-        agent, sizes = pupil(eta, level), {"num_envs": config.num_envs, "num_steps": config.num_steps}
+        agent, sizes = (
+            lpg_pupil(env, config, hp, eta, level),
+            {"num_envs": config.num_envs, "num_steps": config.num_steps},
+        )
         algorithm = on_policy(agent, env, level, **sizes, num_updates=num_updates)
         state, _ = live(key_life, own_life, algorithm, num_updates)
         cap, num = config.max_episode_steps, config.evaluation_episodes
