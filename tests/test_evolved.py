@@ -136,7 +136,7 @@ def test_of_zeros_the_drift_is_ppo() -> None:
     """The mean of a first generation without perturbations is PPO within xi: its return is PPO's, from `train`."""
     from jaxrl.presets.on_policy import ppo
 
-    env, config = probes.termination_probe(), dataclasses.replace(DRIFT, num_pairs=1, num_groups=1)
+    env, config = probes.contextual_probe(), dataclasses.replace(DRIFT, num_pairs=1, num_groups=1)
     hp = EvolvedDriftHparams(sigma=1e-9, learning_rate=1e-2)
     metrics = jax.jit(lambda: train(KEY, lpo(env, config, hp), 1)[1])()
     key_groups = jax.random.split(jax.random.fold_in(jax.random.split(KEY)[1], 0), 4)[1]
@@ -144,6 +144,7 @@ def test_of_zeros_the_drift_is_ppo() -> None:
     algorithm = ppo(env, config.agent, PPOHparams(learning_rate=1e-2))
     rows = jax.jit(lambda: train(key_life, algorithm, config.agent.num_updates)[1])()
     assert config.agent.num_updates == 5
+    assert 0.0 < abs(rows["episode/return"][-1]) < 1.0
     np.testing.assert_allclose(metrics["fitness/mean"][0], rows["episode/return"][-1], rtol=1e-3)
     np.testing.assert_array_equal(metrics["evolution/steps"], 2 * 80)
 

@@ -115,7 +115,9 @@ class EvolvedDriftConfig(PopulationLengths):
     num_groups: int = setting(1, "groups of neighbours that share keys; 0 is every pair", _OURS)
     sampling: str = setting("shared", "keys of actions and transitions within a group: shared, or own", _OURS)
     shaping: str = setting("centered_ranks", f"of fitness: {', '.join(SHAPINGS)}", _LRA)
-    initial: str = setting("zeros", "the first mean: zeros (with warm_start PPO), or random hidden features", _OURS)
+    initial: str = setting(
+        "random", "the first mean: zeros, or random hidden features; both are PPO with warm_start", _OURS
+    )
     fitness: str = setting("training", "returns of the last tenth of training, or a greedy evaluation after it", _LRA)
     evaluation_episodes: int = setting(16, "fitness evaluation: episodes", _OURS)
     max_episode_steps: int = same_setting(MetaConfig, "max_episode_steps")
