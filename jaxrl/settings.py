@@ -18,6 +18,12 @@ def setting(default: Any, help: str, source: str = "", low: float = -math.inf, h
     return dataclasses.field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
 
 
+def same_setting(config: Any, name: str) -> Any:
+    """The field of that name of another configuration class: its default, meaning, source and range."""
+    field = next(field for field in dataclasses.fields(config) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
 def suggest(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
     """The message for a name that does not exist: the nearest names, or all of them when there are few."""
     names = sorted(known)

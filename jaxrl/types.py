@@ -91,6 +91,20 @@ class Sample(NamedTuple):
     index: Any
 
 
+class Evaluation(NamedTuple):
+    """What became of individuals, leaves [N, …]; we maximise.
+
+    Attributes:
+      fitness: the higher the better; NaN where the evaluation failed.
+      descriptor: [N, D], what they did; `()` where nobody asks.
+      steps: environment steps that it took, float32: counts of one generation may exceed 2^31.
+    """
+
+    fitness: jax.Array
+    descriptor: Any = ()
+    steps: jax.Array | float = 0.0
+
+
 class Progress(NamedTuple):
     """How far a lifetime has come: updates done, and updates in all. Both may be traced."""
 

@@ -19,6 +19,7 @@ from jaxrl.algorithm import Algorithm, init, sweep, train, with_evaluation
 from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box
 from jaxrl_envs import probes
+from jaxrl_envs.gridworld import LevelDistribution, grid_random
 
 UPDATES = 6
 
@@ -31,13 +32,19 @@ class Case:
       preset: its name.
       settings: of its configuration.
       sweeps: numbers, two values each, that must not behave otherwise when vmapped.
-      make_env: of an environment that ends episodes, needs its observations, and scales rewards with `reward`.
+      make_env: of an environment that ends episodes and needs its observations.
+      scale: `(env, reward) -> (env, params)`, the same environment with rewards that many times as large; by default
+        its parameters' `reward` says so.
     """
 
     preset: str
     settings: dict[str, Any]
     sweeps: dict[str, tuple[float, float]]
     make_env: Callable[[], Any]
+    scale: Callable[[Any, Any], tuple[Any, Any]] = lambda env, reward: (
+        env,
+        dataclasses.replace(env.default_params, reward=reward),
+    )
     traced: list[int] = dataclasses.field(default_factory=list)  # grows when `chunk` is traced
 
     @functools.cached_property
@@ -59,8 +66,8 @@ class Case:
         return jax.tree.map(lambda leaf: leaf[index], self.hparams)
 
     def make(self, hparams: Any, reward: Any = 1.0) -> Algorithm:
-        params = dataclasses.replace(self.env.default_params, reward=reward)
-        return PRESETS[self.preset].make(self.env, self.config, hparams, params)
+        env, params = self.scale(self.env, reward)
+        return PRESETS[self.preset].make(env, self.config, hparams, params)
 
     @functools.cached_property
     def run(self) -> Callable[..., Any]:
@@ -91,6 +98,28 @@ class Case:
         return jax.jit(lambda key, hp: init(key, self.make(hp)))
 
 
+@dataclasses.dataclass(frozen=True)
+class ScaledLevels:
+    """An environment that draws its levels, with their rewards `reward` times as large; may be traced."""
+
+    env: Any
+    reward: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def sample_params(self, key: jax.Array) -> Any:
+        level = self.env.sample_params(key)
+        return level.replace(reward=level.reward * self.reward)
+
+
+def _on_levels(preset: str, sweeps: dict[str, tuple[float, float]], **changes: Any) -> Case:
+    def scale(env: Any, reward: Any) -> tuple[Any, Any]:
+        return ScaledLevels(env, reward), env.default_params
+
+    return Case(preset, {**TINY_LEVELS, **changes}, sweeps, lambda: grid_random(TINY_DISTRIBUTION), scale)
+
+
 def _on_policy(preset: str, **changes: Any) -> Case:
     sweeps = {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)}
     return Case(preset, {**TINY, **changes}, sweeps, probes.termination_probe)
@@ -104,6 +133,21 @@ def _off_policy(preset: str, discrete: bool = False, **changes: Any) -> Case:
         probe = dataclasses.replace(probe, single_action_space=Box((-1.0, 0.0), (1.0, 3.0), (2,)))
     return Case(preset, {**TINY_REPLAY, **changes}, sweeps, lambda: probe)
 
+
+META_SWEEPS = {"meta_learning_rate": (1e-3, 1e-2), "learning_rate": (5.0, 20.0)}
+EVO_SWEEPS = {"meta_learning_rate": (1e-3, 1e-2), "sigma": (0.1, 0.3)}
+TINY_DISTRIBUTION = LevelDistribution((3, 4), (5, 8), (1, 2), 2, (2, 4))
+TINY_LEVELS = {
+    "total_steps": 10**5, "num_envs": 2, "num_steps": 4, "lifetime": 4, "max_episode_steps": 8, "width": 4,
+    "target_width": 2, "embedding_width": 2,
+}  # fmt: skip
+TINY_POPULATION: dict[str, Any] = {"num_pairs": 2, "noise_batch": 1, "evaluation_episodes": 2}
+TINY_DRIFT: dict[str, Any] = {
+    **TINY, **TINY_POPULATION, "total_steps": 10**5, "agent_steps": 64, "width": 4, "max_episode_steps": 8,
+    "population_batch": 0, "num_epochs": 1, "hidden_sizes": (4,), "evaluation_episodes": 8,
+    # Under common random numbers these small drifts tie in everything, and ties move nothing.
+    "sampling": "own",
+}  # fmt: skip
 
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
@@ -128,6 +172,13 @@ CASES: dict[str, Case] = {
     "dsac_t": _off_policy("dsac_t"),
     "mdpo_off": _off_policy("mdpo_off", old_policy_period=4),
     "pmoe": _off_policy("pmoe", num_primitives=2),
+    "lpg": _on_levels("lpg", META_SWEEPS, num_lifetimes=3, lifetime_batch=1, ended_batch=2, num_inner=2),
+    "groove": _on_levels(
+        "groove", META_SWEEPS, num_lifetimes=2, lifetime_batch=2, ended_batch=1, num_inner=2, num_levels=6
+    ),
+    "ta_lpg": _on_levels("ta_lpg", EVO_SWEEPS, initial="random", population_batch=2, **TINY_POPULATION),
+    "lpo": Case("lpo", TINY_DRIFT, EVO_SWEEPS, probes.contextual_probe),
+    "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
 
 KEY = jax.random.key  # typed keys
@@ -181,8 +232,8 @@ def swept_equals_separate(case: Case) -> None:
     for h in range(2):
         for s in range(2):
             state, rows = single(keys[s], case.hparams_at(h))
-            swept = jax.tree.map(lambda leaf: leaf[h, s], (states.agent, metrics))  # noqa: B023
-            assert_trees_close(swept, (state.agent, rows), atol=1e-5, rtol=1e-4)
+            swept = jax.tree.map(lambda leaf: leaf[h, s], (_learnt(states), metrics))  # noqa: B023
+            assert_trees_close(swept, (_learnt(state), rows), atol=1e-5, rtol=1e-4)
             seen.append(state)
     assert min(_moved(seen[0], seen[1]), _moved(seen[0], seen[2])) > 1e-4  # seeds and numbers make a difference
 
@@ -192,7 +243,7 @@ def jit_equals_no_jit(case: Case) -> None:
     sizes = {"num_envs": 2, "num_steps": 3, "hidden_sizes": (4,), "num_minibatches": 1, "num_gradient_steps": 1}
     known = {field.name for field in dataclasses.fields(case.config)}
     small = dataclasses.replace(case.config, **{name: size for name, size in sizes.items() if name in known})
-    algorithm = PRESETS[case.preset].make(case.env, small, case.hparams_at(0), case.env.default_params)
+    algorithm = dataclasses.replace(case, settings=dataclasses.asdict(small)).make(case.hparams_at(0))
     state = jax.jit(algorithm.init)(KEY(0))
     compiled = jax.jit(algorithm.step)(KEY(1), state, jnp.int32(0))
     with jax.disable_jit():
@@ -213,7 +264,7 @@ def a_sweep_keeps_real_branches_on_t(case: Case) -> None:
     keys = jax.random.split(KEY(0), 2)
 
     def measure(key: jax.Array, state: Any) -> dict[str, jax.Array]:
-        return {"size": sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(state.agent.params))}
+        return {"size": sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(_learnt(state).params))}
 
     def conds(make: Callable[[Any], Algorithm]) -> int:
         return count_primitives(jax.make_jaxpr(lambda k, hp: sweep(make, hp, k, 4))(keys, case.hparams).jaxpr, "cond")
@@ -238,9 +289,14 @@ def _is_jaxpr(x: Any) -> bool:
     return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
 
+def _learnt(state: Any) -> Any:
+    """The part of a state that has what is learnt as `params`: the agent's, or the state itself where rules are."""
+    return getattr(state, "agent", state)
+
+
 def _moved(a: Any, b: Any) -> float:
     """The largest difference between the parameters of two states."""
-    pairs = zip(jax.tree.leaves(a.agent.params), jax.tree.leaves(b.agent.params), strict=True)
+    pairs = zip(jax.tree.leaves(_learnt(a).params), jax.tree.leaves(_learnt(b).params), strict=True)
     return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
 
 

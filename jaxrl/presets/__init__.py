@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, meta, on_policy, q_learning
+from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -21,6 +21,14 @@ from jaxrl.presets.continuous import (
     sac,
     td3,
 )
+from jaxrl.presets.evolved import (
+    EvolvedDriftConfig,
+    EvolvedDriftHparams,
+    TALPGConfig,
+    TALPGHparams,
+    lpo,
+    ta_lpg,
+)
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
@@ -34,6 +42,7 @@ PRESETS: dict[str, Preset] = {
     **q_learning.PRESETS,
     **continuous.PRESETS,
     **meta.PRESETS,
+    **evolved.PRESETS,
 }
 
 __all__ = [
@@ -41,6 +50,8 @@ __all__ = [
     "DQNHparams",
     "DSACTConfig",
     "DSACTHparams",
+    "EvolvedDriftConfig",
+    "EvolvedDriftHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
     "MetaConfig",
@@ -55,6 +66,8 @@ __all__ = [
     "Preset",
     "SACConfig",
     "SACHparams",
+    "TALPGConfig",
+    "TALPGHparams",
     "TD3Config",
     "TD3Hparams",
     "a2c",
@@ -62,6 +75,7 @@ __all__ = [
     "dsac_t",
     "find_preset",
     "lpg",
+    "lpo",
     "mdpo_off",
     "on_policy_agent",
     "pmoe",
@@ -69,6 +83,7 @@ __all__ = [
     "pqn",
     "pqn_agent",
     "sac",
+    "ta_lpg",
     "td3",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -104,23 +105,30 @@ class MetaConfig:
     @property
     def rule(self) -> LPGConfig:
         """Of the meta-network."""
-        names = [field.name for field in dataclasses.fields(LPGConfig)]
-        return LPGConfig(**{name: getattr(self, name) for name in names})
+        return rule_config(self)
 
     @property
     def agent(self) -> PPOConfig:
         """Of every agent: one update per rollout, with a constant learning rate."""
-        same = {name: getattr(self, name) for name in ("num_envs", "num_steps", "hidden_sizes", "activation")}
-        return PPOConfig(
-            **same,
-            total_steps=self.num_envs * self.num_steps,
-            num_epochs=1,
-            num_minibatches=1,
-            torso=self.torso,
-            optimizer=self.optimizer,
-            normalize_advantage="batch",
-            anneal_learning_rate=False,
-        )
+        return pupil_config(self)
+
+
+def rule_config(config: Any) -> LPGConfig:
+    """The meta-network's part of a configuration that has all its fields."""
+    return LPGConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(LPGConfig)})
+
+
+def pupil_config(config: Any) -> PPOConfig:
+    """Of agents that take one step per rollout, with a constant learning rate."""
+    names = ("num_envs", "num_steps", "hidden_sizes", "activation", "torso", "optimizer")
+    return PPOConfig(
+        **{name: getattr(config, name) for name in names},
+        total_steps=config.num_envs * config.num_steps,
+        num_epochs=1,
+        num_minibatches=1,
+        normalize_advantage="batch",
+        anneal_learning_rate=False,
+    )
 
 
 @struct.dataclass
@@ -202,13 +210,15 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
     return Lifetime(loop(agent), num_updates, examine, companion, final)
 
 
+def level_drawer(env: Environment, params: Any) -> Callable[[Key], Any]:
+    """`(key) -> level`: `env.sample_params(key)`, or where the environment has none, always `params`."""
+    draw = getattr(env, "sample_params", None)
+    return lambda key: jax.tree.map(jnp.asarray, draw(key) if draw else params)
+
+
 def level_source(env: Environment, config: MetaConfig, hp: Any, params: Any) -> LevelSampler:
-    """Levels as `config.score` says; `env.sample_params(key)` draws one, or else there is only `params`."""
-
-    def sample_level(key: Key) -> Any:
-        draw = getattr(env, "sample_params", None)
-        return jax.tree.map(jnp.asarray, draw(key) if draw else params)
-
+    """Levels as `config.score` says."""
+    sample_level = level_drawer(env, params)
     if config.score == "uniform":
         return uniform_levels(sample_level)
     return replay_levels(sample_level, config.num_lifetimes, config.num_levels, hp, config.priority)
@@ -259,15 +269,17 @@ def _scale_by(factor: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(lambda u: factor * u, updates))
 
 
-def _no_policy(env: Environment, config: MetaConfig, hp: Any, env_params: Any = None) -> Agent:
+def no_policy(env: Environment, config: Any, hp: Any, env_params: Any = None) -> Agent:
+    """The `agent` of presets that leave none: raises ValueError."""
     raise ValueError(
         "a run of meta-training leaves a rule and no policy: save the rule, `jaxrl rule RUN --out RULE.npz`, then "
         "train an agent with it, `jaxrl train a2c ENV --objective RULE.npz`"
     )
 
 
-def _learned_rule(config: MetaConfig, state: Any) -> Rule:
-    return Rule("lpg", config.rule, state.params, {})
+def learned_rule(kind: str) -> Callable[[Any, Any], Rule]:
+    """What an algorithm whose state has the rule as `params` has learned, as `Preset.rule`."""
+    return lambda config, state: Rule(kind, config.rule, state.params, {})
 
 
 PRESETS: dict[str, Preset] = {
@@ -276,21 +288,21 @@ PRESETS: dict[str, Preset] = {
         reference="arXiv:2007.08794",
         config=MetaConfig(),
         hparams=MetaHparams(),
-        agent=_no_policy,
+        agent=no_policy,
         make=lpg,
         overrides={},
         action_spaces="Discrete",
-        rule=_learned_rule,
+        rule=learned_rule("lpg"),
     ),
     "groove": Preset(
         summary="LPG on a curriculum of levels where A2C does better",
         reference="arXiv:2310.02782",
         config=MetaConfig(score="alg_regret"),
         hparams=MetaHparams(),
-        agent=_no_policy,
+        agent=no_policy,
         make=lpg,
         overrides={},
         action_spaces="Discrete",
-        rule=_learned_rule,
+        rule=learned_rule("lpg"),
     ),
 }

@@ -1,0 +1,1 @@
+"""Evolution: strategies propose individuals, `evolve` evaluates them; one generation is one step."""
