@@ -95,8 +95,8 @@ def rollout(  # noqa: PLR0913 - who plays where, and for how long
       env, env_params: auto-resetting and vectorised.
       now: where they stand.
       num_steps: static.
-      unroll: steps that are compiled side by side: fewer turns of the loop, which are a fifth of the time where steps
-        are small, for a longer compilation.
+      unroll: steps that are compiled side by side: fewer turns of the loop, for a longer compilation. With 4 small
+        environments on a CPU, 4 instead of 1 made whole updates about a tenth quicker, and compiled a fifth longer.
     Returns:
       The interaction after it; the rollout, leaves [T, B, …]; and "episode/return", "episode/length" (means over
       the episodes that ended, NaN if none did) and "episode/count".

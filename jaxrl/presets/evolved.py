@@ -306,8 +306,6 @@ def _families() -> dict[str, dict[str, Any]]:
     generations = default.total_steps // (2 * default.num_pairs * default.agent_steps)
     found = {}
     for family, settings in overrides.items():
-        if "total_steps" not in settings:  # what only compiles differently
-            continue
         agent_steps = settings["total_steps"]
         total_steps = generations * 2 * default.num_pairs * agent_steps
         found[family] = {**settings, "agent_steps": agent_steps, "total_steps": total_steps}

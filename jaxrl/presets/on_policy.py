@@ -67,7 +67,9 @@ class PPOConfig(OnPolicyLengths):
     normalize_reward: bool = setting(False, "divide rewards by the deviation of the discounted return", _PUREJAXRL)
     reset_pool: int | None = setting(None, "draw resets from this many first states per rollout", _OURS)
     unroll: int = setting(
-        1, "steps of a rollout compiled side by side: quicker where steps are small, longer to compile", _OURS
+        1,
+        "steps of a rollout compiled side by side: 4 is a tenth quicker where steps are small, but compiles longer",
+        _OURS,
     )
 
     def __post_init__(self) -> None:
@@ -245,7 +247,6 @@ PRESETS: dict[str, Preset] = {
         make=ppo,
         check=_check,
         overrides={
-            "": {"unroll": 4},
             # purejaxrl's brax_minatar.ipynb.
             "minatar": {
                 "learning_rate": 5e-3,
@@ -288,6 +289,6 @@ PRESETS: dict[str, Preset] = {
         agent=on_policy_agent,
         make=ppo,
         check=_check,
-        overrides={"": {"unroll": 4}},
+        overrides={},
     ),
 }
