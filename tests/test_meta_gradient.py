@@ -234,6 +234,7 @@ def groove(score: str, **settings: Any) -> MetaConfig:
     return dataclasses.replace(TINY, score=score, **settings)
 
 
+@pytest.mark.thorough
 def test_an_antagonist_changes_nothing_of_what_is_learnt() -> None:
     """Where every level is new, GROOVE is LPG, to the bit in the agents and their rule until a lifetime ends."""
     plain, scored = first(), first(groove("alg_regret"))

@@ -80,6 +80,7 @@ def test_a_finished_run_gives_its_rules(finished: Path, rule_file: Path) -> None
     np.testing.assert_allclose([value for _, value in about["curve"]["points"]], rows[[1, 1, 3, 3, 5]], rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on_bit_for_bit_and_shows_its_newest_rule(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_rule_is_the_objective_with_the_runs_numbers(rule_file: Path) -> None:
     assert max(np.abs(leaf[0] - leaf[1]).max() for leaf in jax.tree.leaves(found)) > 1e-4
 
 
+@pytest.mark.thorough
 def test_training_with_a_learned_rule(rule_file: Path, tmp_path: Path) -> None:
     """From the command line, with PPO's several epochs; the run learns no rule itself, and Box actions are refused."""
     settings = [f"--set={name}={'8' if name == 'hidden_sizes' else value}" for name, value in TINY.items()]

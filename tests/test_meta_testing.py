@@ -100,6 +100,7 @@ def test_returns_on_held_out_levels(played: LevelReturns) -> None:
     assert played.a2c.mean() < 1.1 * best.mean()
 
 
+@pytest.mark.thorough
 def test_rules_are_told_apart_and_pieces_fit_together(played: LevelReturns) -> None:
     """Levels 7, 8 and 9 alone, the rules in the other order: the same numbers, in the other order."""
     again = level_returns(
@@ -122,6 +123,7 @@ def test_bad_requests(tmp_path: Path) -> None:
         meta_test(a_rule(0), "jaxrl/probe_action", out=tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_a_rule_beside_a2c_on_an_environment_by_name(tmp_path: Path) -> None:
     save_rule(tmp_path / "rule.npz", a_rule(0))
     settings = {"total_steps": 160, "num_envs": 4, "num_steps": 4, "hidden_sizes": (4,)}

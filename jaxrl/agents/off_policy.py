@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from jaxrl.agents.common import Normalizers, init_normalizers, normalized, observe
-from jaxrl.ops.minibatch import clip_by_norm, gradient_step, init_optimizer
+from jaxrl.ops.minibatch import gradient_step, init_optimizer
 from jaxrl.spaces import Space
 from jaxrl.types import Agent, Key, Metrics, Params, Progress, Sample
 from jaxrl.value_networks import apply_ensemble
@@ -80,7 +80,7 @@ def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: A
     Returns:
       An `Agent` whose `update` takes a Sample [N].
     """
-    tx = optax.chain(clip_by_norm(hp.max_grad_norm), optax.scale_by_adam())
+    tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), optax.scale_by_adam())
 
     def init(key: Key, obs_space: Space, action_space: Space) -> OffPolicyActorCriticState:
         normalizers = init_normalizers(config, obs_space)

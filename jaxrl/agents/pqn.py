@@ -18,7 +18,7 @@ from jaxrl.agents.common import (
     scale_rewards,
 )
 from jaxrl.networks import Torso, encode, resolve_torso
-from jaxrl.ops.minibatch import clip_by_norm, descend, init_optimizer, minibatches
+from jaxrl.ops.minibatch import descend, init_optimizer, minibatches
 from jaxrl.ops.returns import lambda_return
 from jaxrl.ops.statistics import normalize, update_moments
 from jaxrl.spaces import Discrete, Space
@@ -67,7 +67,7 @@ def parallel_q_network(obs_space: Space, action_space: Space, config: Any, hp: A
     check_normalizable(config, obs_space)
     torso = Torso(config.hidden_sizes, config.activation, resolve_torso(config.torso, obs_space), config.layer_norm)
     network = ActionValues(action_space.n, 1, torso)
-    tx = optax.chain(clip_by_norm(hp.max_grad_norm), optax.scale_by_radam())
+    tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), optax.scale_by_radam())
 
     def init(key: Key, obs_space: Space, action_space: Space) -> PQNState:
         params = network.init(key, encode(obs_space, jnp.zeros((1, *obs_space.shape), obs_space.dtype)))

@@ -14,7 +14,7 @@ from flax import struct
 from jaxrl.agents.common import Normalizers, epsilon_at, epsilon_greedy, init_normalizers, normalized, observe
 from jaxrl.agents.off_policy import every, polyak
 from jaxrl.networks import Torso, resolve_torso
-from jaxrl.ops.minibatch import clip_by_norm, gradient_step, init_optimizer
+from jaxrl.ops.minibatch import gradient_step, init_optimizer
 from jaxrl.ops.value_distributions import huber, project_categorical, quantile_huber_loss
 from jaxrl.spaces import Discrete, Space
 from jaxrl.types import Agent, Key, Metrics, Params, Progress, Sample
@@ -118,7 +118,7 @@ def dqn(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
     head = heads[config.distribution]()
     torso = Torso(config.hidden_sizes, config.activation, resolve_torso(config.torso, obs_space))
     network = ActionValues(action_space.n, head.num_outputs, torso, config.dueling)
-    tx = optax.chain(clip_by_norm(hp.max_grad_norm), optax.scale_by_adam())
+    tx = optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), optax.scale_by_adam())
 
     def init(key: Key, obs_space: Space, action_space: Space) -> DQNState:
         normalizers = init_normalizers(config, obs_space)

@@ -13,6 +13,7 @@ from flax import struct
 from jaxrl.types import Key
 
 PRIORITIES = ("rank", "topk")
+_UNSCORED = -1e30  # lower than any score, and finite: whoever looks for NaN and infinity in a state shall find none
 
 
 class LevelSampler(NamedTuple):
@@ -57,7 +58,7 @@ class LevelBuffer:
 
     Attributes:
       levels: as the distribution gives them.
-      score: float32, of the last lifetime there; -inf in places that have never been filled.
+      score: float32, of the last lifetime there; -1e30 where there is none yet.
       active: bool, a lifetime runs on it.
       new: bool, it has no score yet.
       drawn: int32, the value of `clock` when it was last drawn.
@@ -111,7 +112,7 @@ def replay_levels(
         none = jnp.zeros(num_levels, bool)
         return LevelBuffer(
             levels=jax.tree.map(lambda leaf: jnp.zeros((num_levels, *leaf.shape), leaf.dtype), level),
-            score=jnp.full(num_levels, -jnp.inf),
+            score=jnp.full(num_levels, _UNSCORED),
             active=none,
             new=~none,
             drawn=jnp.zeros(num_levels, jnp.int32),
@@ -128,7 +129,7 @@ def replay_levels(
         again = _highest(_priorities(key_replay, state, free, hp, priority), size)
         taken = _set(state.active, jnp.where(replayed, again, num_levels), True)
         # What has never been filled counts as the lowest score, and what is taken as the highest.
-        fresh = _highest(jnp.where(taken, -jnp.inf, -jnp.maximum(state.score, -1e30)), size)
+        fresh = _highest(jnp.where(taken, -jnp.inf, -jnp.maximum(state.score, _UNSCORED)), size)
         place = jnp.where(replayed, again, fresh).astype(jnp.int32)
         written = jnp.where(real & ~replayed, fresh, num_levels)
         made = jax.vmap(sample_level)(jax.random.split(key_new, size))
@@ -136,7 +137,7 @@ def replay_levels(
         used = jnp.where(real, place, num_levels)
         state = LevelBuffer(
             levels=levels,
-            score=_set(state.score, written, -jnp.inf),
+            score=_set(state.score, written, _UNSCORED),
             active=_set(state.active, used, True),
             new=_set(state.new, written, True),
             drawn=_set(state.drawn, used, state.clock),

@@ -119,7 +119,10 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def clip_by_norm(max_norm: jax.Array | float) -> optax.GradientTransformation:
-    """Shortens gradients whose global norm exceeds `max_norm`; as optax's, and differentiable where the norm is 0."""
+    """Shortens gradients whose global norm exceeds `max_norm`; as optax's, and differentiable where the norm is 0.
+
+    For agents whose updates are differentiated in turn, by meta-gradients.
+    """
 
     def update(grad: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         norm = global_norm(grad)
