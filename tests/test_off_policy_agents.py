@@ -54,6 +54,7 @@ def learning_rates(actor: float, critic: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.thorough
 def test_actor_and_critic_learn_apart(name: str) -> None:
     """Each by its own rate; and what the critics are taught reaches the actor only through them."""
     sample, other = batch(6), batch(6, reward=-7.0)

@@ -107,6 +107,7 @@ def climb(name: str, heights: tuple[float, float], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("heights", "weighting"), [((1.0, 1.0), "gate"), ((0.95, 1.0), "uniform")])
+@pytest.mark.thorough
 def test_primitives_specialise_where_one_gaussian_cannot(
     heights: tuple[float, float], weighting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,6 +269,7 @@ def known_action_values(name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thorough
 def test_action_values_are_the_known_ones(learned: dict[str, np.ndarray], name: str) -> None:
     known = known_action_values(name)
     tolerance = 0.02 * max(1.0, np.abs(known).max())

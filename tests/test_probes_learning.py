@@ -211,6 +211,7 @@ def test_truncation_bootstraps_and_termination_does_not_off_policy(name: str) ->
     np.testing.assert_allclose(ending, np.tile(known_values("termination"), (2, 1)), atol=0.25)
 
 
+@pytest.mark.thorough
 def test_deep_q_learning_finds_the_known_values() -> None:
     for name, values in zip(NAMES, off_policy_values("dqn", NAMES), strict=True):
         known = known_values(name)

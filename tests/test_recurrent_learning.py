@@ -103,6 +103,7 @@ def values(states: Any, cue: float, num_steps: int, shows_time: bool) -> np.ndar
     return np.asarray(jax.jit(jax.vmap(one))(states))
 
 
+@pytest.mark.thorough
 def test_with_memory_the_cue_is_recalled(learned: tuple[Any, np.ndarray]) -> None:
     """Every seed; without memory the expected return is 0 (test_probes_learning.py)."""
     assert learned[1][0].min() > 0.95
