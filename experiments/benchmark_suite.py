@@ -110,8 +110,14 @@ _REJAX = "rejax configs/gymnax, half the share of the target per update"
 _A2C: Settings = {"learning_rate": 3e-3, "gae_lambda": 0.95}
 _NORMALIZE: Settings = {"normalize_obs": True, "normalize_reward": True}
 _PPO_ACROBOT: Settings = {"num_envs": 8, "learning_rate": 1e-3, "normalize_obs": True}
-# As in `ppo_learning`, whatever the length.
-_PPO_PENDULUM: Settings = {name: value for name, value in PPO_SETTINGS[PENDULUM].items() if name != "total_steps"}
+
+
+def _of_learning(env: str) -> Settings:
+    """Those of `ppo_learning`, whatever the length."""
+    return {name: value for name, value in PPO_SETTINGS[env].items() if name != "total_steps"}
+
+
+_PPO_PENDULUM = _of_learning(PENDULUM)
 _A2C_PENDULUM: Settings = {
     **_NORMALIZE,
     "num_steps": 8,
@@ -195,14 +201,7 @@ CLASSIC = (
     *(entry(PENDULUM, agent, {"total_steps": 20_000}) for agent in ("sac", "td3", "dsac_t", "mdpo_off", "pmoe")),
 )
 
-_PPO_BRAX_SMALL: Settings = {
-    "num_envs": 64,
-    "num_steps": 32,
-    "num_minibatches": 8,
-    "num_epochs": 8,
-    "hidden_sizes": (64, 64),
-    "learning_rate": 1e-3,
-}
+_PPO_BRAX_SMALL = _of_learning("brax/inverted_pendulum")
 _OFF_POLICY_BRAX_SMALL: Settings = {
     "total_steps": 50_000,
     "num_envs": 16,

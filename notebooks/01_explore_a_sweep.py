@@ -185,16 +185,17 @@ lengths.plot()
 # ## Swapping the objective
 #
 # `jaxrl list objectives` names those that ship with the library. The objective is a static setting, so each one is a
-# program of its own, and `grid={"objective": ["ppo", "a2c"]}` would make two. PPO has been run already, with these seeds
-# and settings: it is the best cell of the sweep. So only A2C is missing.
+# program of its own, and `grid={"objective": ["ppo", "spo"]}` would make two. PPO has been run already, with these seeds
+# and settings: it is the best cell of the sweep. So only SPO is missing.
 
 # %%
-a2c = jaxrl.run("ppo", "CartPole-v1", seeds=seeds, settings=fixed | best | {"objective": "a2c"}, progress=False)
-plotting.compare({"ppo": results, "a2c": a2c})
+spo = jaxrl.run("ppo", "CartPole-v1", seeds=seeds, settings=fixed | best | {"objective": "spo"}, progress=False)
+plotting.compare({"ppo": results, "spo": spo})
 
 # %% [markdown]
-# Four epochs over the same data are more than the plain policy gradient of A2C is made for: nothing in it notices that
-# the policy has moved away from the one that collected the data.
+# SPO replaces the clip by a quadratic penalty on the ratio. `"a2c"` would be refused here: nothing in the plain policy
+# gradient notices that the policy has moved away from the one that collected the data, so it takes one step per rollout,
+# not four epochs of them.
 #
 # An objective of your own needs no registration. It is a NamedTuple of five functions, and here three lines differ from
 # PPO's: instead of clipping the ratio, they charge for the divergence from the old policy, with a weight `beta` (the

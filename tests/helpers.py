@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import struct
 
+from jaxrl.progress import Progress
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Agent, Key, Timestep
 
@@ -155,3 +159,20 @@ def chain_values(gamma: float, alpha: float = 0.0, num_steps: int = 1) -> np.nda
             if n == num_steps - 1:
                 q = step
     return q
+
+
+class Interrupted(Exception):
+    """What `interrupted` raises."""
+
+
+@contextlib.contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The run inside is stopped when its first chunk is done, as by a kill."""
+
+    def interrupt(self: Progress, *args: Any) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "report", interrupt)
+        with pytest.raises(Interrupted):
+            yield

@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, assert_trees_close, assert_trees_equal
+from helpers import TINY, assert_trees_close, assert_trees_equal, interrupted
 
 import jaxrl
 from jaxrl import checkpoint, files, rules
 from jaxrl.cli import main
 from jaxrl.objectives.lpg import LPGConfig, lpg_init, lpg_objective
 from jaxrl.presets import PPOConfig, PPOHparams
-from jaxrl.progress import Progress
 from jaxrl.results import Results
 from jaxrl.rules import Rule, load_rule, save_rule
 from jaxrl.runner import Options
@@ -84,16 +83,8 @@ def test_a_finished_run_gives_its_rules(finished: Path, rule_file: Path) -> None
 def test_an_interrupted_run_goes_on_bit_for_bit_and_shows_its_newest_rule(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(self: Progress, *args: Any) -> None:
-        raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "report", interrupt)
-        with pytest.raises(Interrupted):
-            meta_run(tmp_path / "run")
+    with interrupted(monkeypatch):
+        meta_run(tmp_path / "run")
     early = jaxrl.load_run(tmp_path / "run").rule()
     assert (early.provenance["meta_updates"], early.provenance["seeds"]) == (2, [3])
     assert "curve" not in early.provenance

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, assert_trees_equal
+from helpers import TINY, assert_trees_equal, interrupted
 from test_lpo import learn, random_params
 from test_objectives import HP
 
@@ -23,7 +23,6 @@ from jaxrl.objectives import OBJECTIVES, lpo_objective
 from jaxrl.objectives.lpo import LPOConfig, lpo_drift, lpo_init
 from jaxrl.plan import make_plan
 from jaxrl.presets import PPOConfig, on_policy, on_policy_agent
-from jaxrl.progress import Progress
 from jaxrl.rules import KINDS, Rule, check_objective, describe_rule, load_rule, rule_sha256, save_rule
 from jaxrl.runner import Options, executions
 
@@ -237,16 +236,8 @@ def test_a_sweep_over_objectives_and_rules(
     path, file = tmp_path / "run", tmp_path / "mine.npz"
     save_rule(file, a_rule(2))
 
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(self: Progress, *args: Any) -> None:
-        raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "report", interrupt)
-        with pytest.raises(Interrupted):
-            run(path, ["ppo", file])
+    with interrupted(monkeypatch):
+        run(path, ["ppo", file])
     written = json.loads((path / "run.json").read_text())["programs"]
     assert [program["config"]["objective"] for program in written] == ["ppo", str(file)]
     assert [program.get("rule_sha256") for program in written] == [None, rule_sha256(str(file))]

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, assert_trees_close, assert_trees_equal
+from helpers import TINY, Interrupted, assert_trees_close, assert_trees_equal
 
 import jaxrl
 from jaxrl import checkpoint
@@ -71,10 +71,6 @@ def direct() -> tuple[Any, Any]:
         return train(key, ppo(env, config, PPOHparams(learning_rate=RATES[1])), NUM_UPDATES)
 
     return jax.jit(run)(jax.random.key(SEEDS[1]))
-
-
-class Interrupted(Exception):
-    pass
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, path: Path, chunks: int) -> None:

@@ -22,15 +22,15 @@ _LAST = 0.1  # share of a lifetime whose training returns are its outcome
 
 
 class PopulationLengths:
-    """What follows from `total_steps`, `num_pairs` and the steps of a lifetime."""
+    """What follows from `total_steps`, `num_pairs` and the configuration `agent` of those that are raised."""
 
     total_steps: int
     num_pairs: int
 
     @property
-    def steps_per_life(self) -> int:
+    def steps_per_life(self: Any) -> int:
         """Environment steps in which one agent learns, at most."""
-        raise NotImplementedError
+        return self.agent.num_updates * self.agent.steps_per_update
 
     @property
     def steps_per_update(self) -> int:

@@ -17,19 +17,18 @@ from jaxrl.evo.evolve import Spread
 from jaxrl.evo.open_es import SHAPINGS
 from jaxrl.loops.on_policy import on_policy
 from jaxrl.networks import TORSOS
-from jaxrl.objectives.lpg import CORES, TIME_FEATURES, LPGConfig, lpg_init, lpg_objective
+from jaxrl.objectives.lpg import CORES, TIME_FEATURES, lpg_init, lpg_objective
 from jaxrl.objectives.lpo import LPOConfig, lpo_init, lpo_objective
 from jaxrl.presets import on_policy as on_policy_presets
 from jaxrl.presets.base import Preset, on_policy_algorithm
 from jaxrl.presets.evolution import PopulationLengths, check_population, evolved, live, num_played, own_keys
 from jaxrl.presets.meta import (
+    LPGParts,
     MetaConfig,
     MetaHparams,
     learned_rule,
     level_drawer,
     no_policy,
-    pupil_config,
-    rule_config,
 )
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams
 from jaxrl.settings import check_at_least, check_choice, same_setting, setting
@@ -43,7 +42,7 @@ _OURS = "jaxrl"
 
 
 @dataclasses.dataclass(frozen=True)
-class TALPGConfig(PopulationLengths):
+class TALPGConfig(LPGParts, PopulationLengths):
     """What fixes shapes and branches of the evolution of a learned policy gradient."""
 
     total_steps: int = setting(
@@ -78,21 +77,6 @@ class TALPGConfig(PopulationLengths):
             check_choice(name, getattr(self, name), choices)
         check_population(self)
         self.rule, self.agent  # noqa: B018 - their own checks
-
-    @property
-    def steps_per_life(self) -> int:
-        """Environment steps in which one agent learns, at most."""
-        return self.lifetime * self.num_envs * self.num_steps
-
-    @property
-    def rule(self) -> LPGConfig:
-        """Of the meta-network."""
-        return rule_config(self)
-
-    @property
-    def agent(self) -> PPOConfig:
-        """Of every agent."""
-        return pupil_config(self)
 
 
 @struct.dataclass
@@ -153,11 +137,6 @@ class EvolvedDriftConfig(PopulationLengths):
         check_choice("fitness", self.fitness, FITNESSES)
         self.rule, self.agent  # noqa: B018 - their own checks
         check_population(self)
-
-    @property
-    def steps_per_life(self) -> int:
-        """Environment steps in which one agent learns."""
-        return self.agent.num_updates * self.agent.steps_per_update
 
     @property
     def rule(self) -> LPOConfig:
@@ -312,6 +291,16 @@ def _families() -> dict[str, dict[str, Any]]:
     return found
 
 
+_LPO = Preset(
+    summary="evolves a drift for PPO",
+    reference="arXiv:2210.05639",
+    config=EvolvedDriftConfig(),
+    hparams=EvolvedDriftHparams(),
+    agent=no_policy,
+    make=lpo,
+    overrides=_families(),
+    rule=learned_rule("lpo"),
+)
 PRESETS: dict[str, Preset] = {
     "ta_lpg": Preset(
         summary="evolves a learned policy gradient that knows its agents' lifetimes",
@@ -320,28 +309,14 @@ PRESETS: dict[str, Preset] = {
         hparams=TALPGHparams(),
         agent=no_policy,
         make=ta_lpg,
-        rule=learned_rule("lpg"),
         overrides={},
         action_spaces="Discrete",
+        rule=learned_rule("lpg"),
     ),
-    "lpo": Preset(
-        summary="evolves a drift for PPO",
-        reference="arXiv:2210.05639",
-        config=EvolvedDriftConfig(),
-        hparams=EvolvedDriftHparams(),
-        agent=no_policy,
-        make=lpo,
-        rule=learned_rule("lpo"),
-        overrides=_families(),
-    ),
-    "ta_lpo": Preset(
+    "lpo": _LPO,
+    "ta_lpo": _LPO._replace(
         summary="evolves a drift for PPO that knows how much of the lifetime is over",
         reference="arXiv:2402.05828",
         config=EvolvedDriftConfig(time_aware=True),
-        hparams=EvolvedDriftHparams(),
-        agent=no_policy,
-        make=lpo,
-        rule=learned_rule("lpo"),
-        overrides=_families(),
     ),
 }

@@ -35,8 +35,30 @@ _RELEASE = "EmptyJackson/groove"
 _OURS = "jaxrl"
 
 
+class LPGParts:
+    """What follows from a configuration that has the fields of `LPGConfig` and those of LPG's agents."""
+
+    @property
+    def rule(self) -> LPGConfig:
+        """Of the meta-network."""
+        return LPGConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(LPGConfig)})
+
+    @property
+    def agent(self: Any) -> PPOConfig:
+        """Of every agent: one step per rollout, with a constant learning rate, for `lifetime` updates at most."""
+        names = ("num_envs", "num_steps", "hidden_sizes", "activation", "torso", "optimizer")
+        return PPOConfig(
+            **{name: getattr(self, name) for name in names},
+            total_steps=self.lifetime * self.num_envs * self.num_steps,
+            num_epochs=1,
+            num_minibatches=1,
+            normalize_advantage="batch",
+            anneal_learning_rate=False,
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class MetaConfig:
+class MetaConfig(LPGParts):
     """What fixes shapes and branches of meta-training by meta-gradients."""
 
     total_steps: int = setting(20_000_000_000, "environment steps in all, evaluations not counted", _RELEASE)
@@ -101,34 +123,6 @@ class MetaConfig:
     def num_updates(self) -> int:
         """Meta-updates of the whole run."""
         return self.total_steps // self.steps_per_update
-
-    @property
-    def rule(self) -> LPGConfig:
-        """Of the meta-network."""
-        return rule_config(self)
-
-    @property
-    def agent(self) -> PPOConfig:
-        """Of every agent: one update per rollout, with a constant learning rate."""
-        return pupil_config(self)
-
-
-def rule_config(config: Any) -> LPGConfig:
-    """The meta-network's part of a configuration that has all its fields."""
-    return LPGConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(LPGConfig)})
-
-
-def pupil_config(config: Any) -> PPOConfig:
-    """Of agents that take one step per rollout, with a constant learning rate."""
-    names = ("num_envs", "num_steps", "hidden_sizes", "activation", "torso", "optimizer")
-    return PPOConfig(
-        **{name: getattr(config, name) for name in names},
-        total_steps=config.num_envs * config.num_steps,
-        num_epochs=1,
-        num_minibatches=1,
-        normalize_advantage="batch",
-        anneal_learning_rate=False,
-    )
 
 
 @struct.dataclass
@@ -282,27 +276,22 @@ def learned_rule(kind: str) -> Callable[[Any, Any], Rule]:
     return lambda config, state: Rule(kind, config.rule, state.params, {})
 
 
+_LPG = Preset(
+    summary="meta-trains a learned policy gradient over random levels",
+    reference="arXiv:2007.08794",
+    config=MetaConfig(),
+    hparams=MetaHparams(),
+    agent=no_policy,
+    make=lpg,
+    overrides={},
+    action_spaces="Discrete",
+    rule=learned_rule("lpg"),
+)
 PRESETS: dict[str, Preset] = {
-    "lpg": Preset(
-        summary="meta-trains a learned policy gradient over random levels",
-        reference="arXiv:2007.08794",
-        config=MetaConfig(),
-        hparams=MetaHparams(),
-        agent=no_policy,
-        make=lpg,
-        overrides={},
-        action_spaces="Discrete",
-        rule=learned_rule("lpg"),
-    ),
-    "groove": Preset(
+    "lpg": _LPG,
+    "groove": _LPG._replace(
         summary="LPG on a curriculum of levels where A2C does better",
         reference="arXiv:2310.02782",
         config=MetaConfig(score="alg_regret"),
-        hparams=MetaHparams(),
-        agent=no_policy,
-        make=lpg,
-        overrides={},
-        action_spaces="Discrete",
-        rule=learned_rule("lpg"),
     ),
 }
