@@ -22,7 +22,7 @@ NOTEBOOKS := $(VENV)/.installed-notebooks
 PEERS := $(PEERS_VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test thorough slow lint format types doctest notebooks wheel-test bench-peers clean
+.PHONY: help demo test thorough slow lint format types doctest notebooks execute-notebooks wheel-test bench-peers clean
 
 help:
 	@echo "make demo         install, then sweep PPO on CartPole-v1: 3 learning rates x 2 clip ranges x 8 seeds"
@@ -32,6 +32,7 @@ help:
 	@echo "make types        mypy"
 	@echo "make doctest      the examples in the docstrings"
 	@echo "make notebooks    run the notebooks' scripts on a small budget"
+	@echo "make execute-notebooks  write each script into its .ipynb and execute that in full, outputs included"
 	@echo "make wheel-test   build the wheel, install it into a fresh environment, use it there"
 	@echo "make bench-peers  build $(PEERS_VENV), in which the benchmark runs rejax"
 	@echo "make clean        remove environments, builds and caches; runs/ stays"
@@ -90,6 +91,13 @@ notebooks: $(NOTEBOOKS)
 	@set -e; for script in notebooks/*.py; do \
 		echo "== $$script"; \
 		JAXRL_FAST=1 MPLBACKEND=Agg XLA_FLAGS="$(QUICK_COMPILE)" $(BIN)/python "$$script"; \
+	done
+
+# The cells' sources come from the scripts, which are what is edited; the outputs are of this machine.
+execute-notebooks: $(NOTEBOOKS)
+	@set -e; for script in notebooks/*.py; do \
+		$(BIN)/jupytext --quiet --update --to ipynb "$$script"; \
+		$(BIN)/jupyter-execute --inplace --timeout=3600 "$${script%.py}.ipynb"; \
 	done
 
 # Used from another directory and with -I, so that the checkout cannot stand in for what the wheel forgot.
