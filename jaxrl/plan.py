@@ -210,7 +210,7 @@ def _int32(name: str, value: int) -> int:
 
 
 def _static(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the static type `kind`: bool, int, str, a tuple of ints, or one of these or None."""
+    """`value` as the static type `kind`: bool, int, str, a tuple of ints or floats, or one of these or None."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for option in options:
         if option is type(None) and value is None:
@@ -223,6 +223,8 @@ def _static(name: str, value: Any, kind: Any) -> Any:
             return int(value)
         if typing.get_origin(option) is tuple:
             items = value if isinstance(value, tuple | list) else (value,)
+            if typing.get_args(option)[0] is float:
+                return tuple(_number(name, item, -math.inf, math.inf) for item in items)
             if all(_is_integral(item) for item in items):
                 return tuple(int(item) for item in items)
     words = {int: "an integer", bool: "true or false", str: "a word", type(None): "none"}

@@ -173,6 +173,9 @@ CASES: dict[str, Case] = {
     "mdpo_off": _off_policy("mdpo_off", old_policy_period=4),
     "pmoe": _off_policy("pmoe", num_primitives=2),
     "lpg": _on_levels("lpg", META_SWEEPS, num_lifetimes=3, lifetime_batch=1, ended_batch=2, num_inner=2),
+    "lpg2020": _on_levels(
+        "lpg2020", META_SWEEPS, num_lifetimes=3, lifetime_batch=3, ended_batch=2, num_inner=2, bandit_learning_rates=()
+    ),
     "groove": _on_levels(
         "groove", META_SWEEPS, num_lifetimes=2, lifetime_batch=2, ended_batch=1, num_inner=2, num_levels=6
     ),

@@ -248,6 +248,17 @@ def test_an_antagonist_changes_nothing_of_what_is_learnt() -> None:
     assert_trees_close(pick[1], pick[0], atol=1e-6)
 
 
+def test_lifetimes_stay_on_a_frozen_set() -> None:
+    config = groove("frozen", num_levels=2)
+    state = first(config)
+    known = {tuple(np.asarray(leaf)) for leaf in state.levels.reward}
+    for t in range(4):
+        state, metrics = step(state, config, seed=t)
+        assert {tuple(np.asarray(leaf)) for leaf in state.slots.level.reward} <= known
+    assert metrics["lifetime/count"] >= 0
+    assert len(known) == 2
+
+
 @pytest.mark.quick("alg_regret")
 @pytest.mark.parametrize("score", ["alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc"])
 def test_every_score_reaches_its_level(score: str) -> None:
@@ -292,7 +303,7 @@ def test_regret_of_equal_agents_is_zero_and_of_frozen_ones_positive() -> None:
     [
         ({"lifetime_batch": 3}, "num_lifetimes = 4 is not divisible by lifetime_batch = 3; use 2"),
         ({"num_inner": 5, "lifetime": 4}, "num_inner = 5 is more than the lifetime = 4"),
-        ({"score": "regret"}, "score = 'regret': expected one of uniform, alg_regret"),
+        ({"score": "regret"}, "score = 'regret': expected one of uniform, frozen, alg_regret"),
         ({"core": "rnn"}, "core = 'rnn': expected one of gru, lstm"),
         ({"total_steps": 100}, "total_steps = 100 is less than one meta-update; use at least 144"),
     ],

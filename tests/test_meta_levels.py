@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.meta.levels import LevelBuffer, LevelSampler, fixed_levels, replay_levels, uniform_levels
+from jaxrl.meta.levels import LevelBuffer, LevelSampler, fixed_levels, frozen_levels, replay_levels, uniform_levels
 from jaxrl.types import Key
 
 L, M = 4, 12
@@ -143,6 +143,17 @@ def test_domain_randomisation_remembers_nothing_and_a_fixed_set_stays() -> None:
     fixed = fixed_levels({"id": np.array([3, 5, 8])})
     found, _ = fixed.sample(jax.random.key(2), (), jnp.arange(300))
     np.testing.assert_allclose(np.unique(found["id"], return_counts=True)[1] / 300, 1 / 3, atol=0.12)
+
+
+def test_a_frozen_set_is_drawn_once_and_uniformly() -> None:
+    sampler = frozen_levels(a_level, 5)
+    state = sampler.init(jax.random.key(1))
+    assert len(set(np.asarray(state["id"]).tolist())) == 5
+    drawn, after = sampler.sample(jax.random.key(2), state, jnp.arange(2000))
+    np.testing.assert_array_equal(after["id"], state["id"])
+    counts = np.array([np.sum(np.asarray(drawn["id"]) == one) for one in np.asarray(state["id"])])
+    assert counts.sum() == 2000
+    assert ((counts - 400) ** 2 / 400).sum() < 4 + 5 * np.sqrt(8)  # chi-square, 4 degrees of freedom
 
 
 def test_bad_buffers_are_refused() -> None:

@@ -287,6 +287,8 @@ def test_values_take_the_type_of_their_setting() -> None:
     assert isinstance(settings["gamma"], float)
     assert plan({"hidden_sizes": 32}).settings["hidden_sizes"] == (32,)
     assert plan({"num_envs": np.int64(8)}).settings == {"num_envs": 8}
+    rates = plan({"bandit_learning_rates": [20, 40.5]}, algorithm="lpg", env="jaxrl/grid_debug").settings
+    assert rates == {"bandit_learning_rates": (20.0, 40.5)}
     assert plan(seeds=3).seeds == (0, 1, 2)
     assert plan(seeds=np.array([5, 7])).seeds == (5, 7)
     assert plan(grid={"gamma": np.array([0.5, 0.75])}).grid == {"gamma": (0.5, 0.75)}

@@ -46,6 +46,7 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "probe_continuous": ("probes", "continuous_probe", {}),
     "probe_memory": ("probes", "memory_probe", {}),
     **{f"grid_{name}": ("gridworld", "handcrafted", {"name": name}) for name in _GRID_LEVELS},
+    "grid_handcrafted": ("gridworld", "handcrafted_set", {}),
     "grid_random": ("gridworld", "grid_random", {}),
     **{f"grid_{name}": ("gridworld", "grid_random", {"distribution": name}) for name in _GRID_DISTRIBUTIONS},
     **{f"maze_{i}": ("gridworld", "maze", {"index": i}) for i in range(1, 10)},

@@ -52,6 +52,18 @@ def fixed_levels(levels: Any) -> LevelSampler:
     return LevelSampler(lambda key: (), sample, lambda state, slots, scores: state)
 
 
+def frozen_levels(sample_level: Callable[[Key], Any], num_levels: int) -> LevelSampler:
+    """As `fixed_levels`, of `num_levels` levels that are drawn once, at the beginning."""
+
+    def init(key: Key) -> Any:
+        return jax.vmap(sample_level)(jax.random.split(key, num_levels))
+
+    def sample(key: Key, levels: Any, slots: jax.Array) -> tuple[Any, Any]:
+        return fixed_levels(levels).sample(key, (), slots)[0], levels
+
+    return LevelSampler(init, sample, lambda state, slots, scores: state)
+
+
 @struct.dataclass
 class LevelBuffer:
     """State of `replay_levels`, leaves [M, …].

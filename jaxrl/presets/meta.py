@@ -17,8 +17,9 @@ from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.evaluation import evaluate
 from jaxrl.loops.on_policy import on_policy
+from jaxrl.meta.bandit import bandit_levels
 from jaxrl.meta.gradient import Lifetime, meta_gradient
-from jaxrl.meta.levels import PRIORITIES, LevelSampler, replay_levels, uniform_levels
+from jaxrl.meta.levels import PRIORITIES, LevelSampler, fixed_levels, frozen_levels, replay_levels, uniform_levels
 from jaxrl.meta.outcome import policy_gradient_outcome, value_errors
 from jaxrl.networks import TORSOS
 from jaxrl.objectives import a2c_objective
@@ -29,9 +30,12 @@ from jaxrl.rules import Rule
 from jaxrl.settings import check_at_least, check_choice, setting
 from jaxrl.types import Agent, Key, Metrics, Objective, Params
 
-SCORES = ("uniform", "alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc")
+UNSCORED = ("uniform", "frozen")  # levels are drawn whatever became of them
+SCORES = (*UNSCORED, "alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc")
+_OH = "Oh et al. 2020, arXiv:2007.08794"
 _GROOVE = "Jackson et al. 2023, arXiv:2310.02782"
 _RELEASE = "EmptyJackson/groove"
+_REIMPLEMENTED = "jjgarau/LPG"
 _OURS = "jaxrl"
 
 
@@ -81,10 +85,14 @@ class MetaConfig(LPGParts):
     activation: str = setting("relu", "of agents", _OURS)
     optimizer: str = setting("sgd", "of agents: sgd, adam or rmsprop", _GROOVE)
     score: str = setting("uniform", f"of levels: {', '.join(SCORES)}", _GROOVE)
+    bandit_learning_rates: tuple[float, ...] = setting(
+        (), "of agents, between which a bandit chooses for each lifetime; none: learning_rate", _OH
+    )
+    bandit_prediction_coefs: tuple[float, ...] = setting((), "likewise; none: prediction_coef", _OH)
     play_ended: bool = setting(
         False, "for lifetime/return, and the optimal one where it is known, whatever the score", _OURS
     )
-    num_levels: int = setting(4000, "places in the buffer of levels", _GROOVE)
+    num_levels: int = setting(4000, "places in the buffer of levels; how many are frozen", _GROOVE)
     priority: str = setting("rank", "how scores become priorities: rank or topk", _RELEASE)
 
     def __post_init__(self) -> None:
@@ -112,7 +120,25 @@ class MetaConfig(LPGParts):
         if self.num_updates < 1:
             raise ValueError(f"total_steps = {self.total_steps} is less than one meta-update; use at least "
                              f"{self.steps_per_update}")  # fmt: skip
+        if self.num_arms and self.score != "uniform":
+            raise ValueError(
+                f"score = {self.score!r} with a bandit: its arms are compared by returns on levels drawn alike; "
+                "use score = 'uniform', or neither bandit_learning_rates nor bandit_prediction_coefs"
+            )
         self.rule, self.agent  # noqa: B018 - their own checks
+
+    @property
+    def num_arms(self) -> int:
+        """Pairs between which the bandit chooses; 0 without one."""
+        rates, coefs = self.bandit_learning_rates, self.bandit_prediction_coefs
+        return max(1, len(rates)) * max(1, len(coefs)) if rates or coefs else 0
+
+    def with_arm(self, hp: Any, arm: jax.Array) -> Any:
+        """The numbers of an agent whose lifetime has been given this arm."""
+        rates, coefs = self.bandit_learning_rates, self.bandit_prediction_coefs
+        of_rates, of_coefs = jnp.divmod(arm, max(1, len(coefs)))
+        changes = {"learning_rate": (rates, of_rates), "prediction_coef": (coefs, of_coefs)}
+        return hp.replace(**{n: jnp.asarray(values)[index] for n, (values, index) in changes.items() if values})
 
     @property
     def steps_per_update(self) -> int:
@@ -145,6 +171,8 @@ class MetaHparams:
     replay_probability: Any = setting(0.5, "with which a lifetime gets a level again", _GROOVE, low=0.0, high=1.0)
     score_temperature: Any = setting(1.0, "of priorities by rank, above 0", _RELEASE, low=1e-6)
     staleness_coef: Any = setting(0.0, "share of priorities by staleness", _OURS, low=0.0, high=1.0)
+    bandit_temperature: Any = setting(0.1, "of the bandit's softmax, in units of the return", _REIMPLEMENTED, low=1e-6)
+    bandit_bonus: Any = setting(0.2, "of rarely chosen arms, in units of the return", _REIMPLEMENTED, low=0.0)
 
 
 def meta_agent(env: Environment, config: MetaConfig, hp: Any, level: Any, objective: Objective) -> AgentWithCritic:
@@ -180,14 +208,14 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
 
     def final(key: Key, state: Any, companion_state: Any) -> tuple[jax.Array, Metrics]:
         key_own, key_other = jax.random.split(key)
-        if config.score == "uniform" and not config.play_ended:
+        if config.score in UNSCORED and not config.play_ended and not config.num_arms:
             return jnp.float32(0.0), {}
         returns = mean_return(key_own, agent, state.agent)
         metrics = {"return": returns.mean()}
         if config.play_ended and hasattr(env, "optimal_return"):
             metrics["optimal_return"] = env.optimal_return(level)
-        if config.score == "uniform":
-            return jnp.float32(0.0), metrics
+        if config.score in UNSCORED:
+            return metrics["return"] if config.num_arms else jnp.float32(0.0), metrics
         if config.score == "alg_regret":
             # The same key: on a level that leaves nothing to either, equal agents have a regret of exactly 0.
             other = mean_return(key_own, antagonist, companion_state.agent).mean()
@@ -211,11 +239,29 @@ def level_drawer(env: Environment, params: Any) -> Callable[[Key], Any]:
 
 
 def level_source(env: Environment, config: MetaConfig, hp: Any, params: Any) -> LevelSampler:
-    """Levels as `config.score` says."""
+    """Levels as `config.score` says, with arms if there is a bandit; a task of it is one of a finite set of levels."""
     sample_level = level_drawer(env, params)
+    levels = getattr(env, "levels", None)
+    if config.num_arms:
+        return bandit_levels(*_tasks(sample_level, levels), config.num_arms, config.num_lifetimes, hp)
     if config.score == "uniform":
         return uniform_levels(sample_level)
+    if config.score == "frozen":
+        return frozen_levels(sample_level, config.num_levels) if levels is None else fixed_levels(levels)
     return replay_levels(sample_level, config.num_lifetimes, config.num_levels, hp, config.priority)
+
+
+def _tasks(sample_level: Callable[[Key], Any], levels: Any) -> tuple[Callable[[Key], Any], int]:
+    """`key -> (level, task)` and the number of tasks: each of a finite set of levels, or one for all there are."""
+    if levels is None:
+        return lambda key: (sample_level(key), 0), 1
+    num = jax.tree.leaves(levels)[0].shape[0]
+
+    def draw(key: Key) -> tuple[Any, jax.Array]:
+        task = jax.random.randint(key, (), 0, num)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[task], levels), task
+
+    return draw, num
 
 
 def lpg(
@@ -225,7 +271,7 @@ def lpg(
 
     Args:
       env: of one instance, with discrete actions. Its `sample_params(key)`, if it has one, draws the levels; their
-        `lifetime`, if they have one, is in agent updates.
+        `lifetime`, if they have one, is in agent updates. Its `levels` [M, …], if it has them, are all that it draws.
       config: static settings.
       hp: numbers; may be traced.
       env_params: the only level of environments that draw none; of the others, for their shapes.
@@ -249,8 +295,14 @@ def lpg(
         "target/policy_square": hp.policy_target_coef,
         "target/prediction_square": hp.prediction_target_coef,
     }
+
+    def inner(eta: Params, drawn: Any) -> Lifetime:
+        if not config.num_arms:
+            return lpg_lifetime(env, config, hp, eta, drawn)
+        return lpg_lifetime(env, config, config.with_arm(hp, drawn.arm), eta, drawn.level)
+
     return meta_gradient(
-        lambda eta, level: lpg_lifetime(env, config, hp, eta, level),
+        inner,
         lambda key: lpg_init(key, config.rule),
         optax.chain(optax.scale_by_adam(), optax.scale(-1.0), _scale_by(hp.meta_learning_rate)),
         level_source(env, config, hp, params),
@@ -289,6 +341,20 @@ _LPG = Preset(
 )
 PRESETS: dict[str, Preset] = {
     "lpg": _LPG,
+    # Meta-updates in all are not known.
+    "lpg2020": _LPG._replace(
+        summary="LPG as first published: an LSTM, and a bandit over the numbers of agents",
+        config=MetaConfig(
+            num_lifetimes=960,
+            lifetime=2343,
+            core="lstm",
+            target_width=30,
+            include_gamma=True,
+            bandit_learning_rates=(20.0, 40.0, 80.0),
+            bandit_prediction_coefs=(0.1, 0.5, 1.0),
+        ),
+        hparams=MetaHparams(gamma=0.995, policy_entropy_coef=0.01, policy_target_coef=1e-3),
+    ),
     "groove": _LPG._replace(
         summary="LPG on a curriculum of levels where A2C does better",
         reference="arXiv:2310.02782",

@@ -3,8 +3,8 @@
 from jaxrl_envs.gridworld.distributions import DISTRIBUTIONS, LevelDistribution, sample_level
 from jaxrl_envs.gridworld.drawing import level_image, trajectory_image
 from jaxrl_envs.gridworld.environment import ACTIONS, GridState, GridWorld
-from jaxrl_envs.gridworld.handcrafted import HANDCRAFTED, grid_random, handcrafted, maze
-from jaxrl_envs.gridworld.level import Level, level_from_drawing
+from jaxrl_envs.gridworld.handcrafted import HANDCRAFTED, grid_random, handcrafted, handcrafted_set, maze
+from jaxrl_envs.gridworld.level import Level, level_from_drawing, padded
 from jaxrl_envs.gridworld.mazes import MAZES
 from jaxrl_envs.gridworld.solution import optimal_policy, optimal_return, optimal_values, policy_value, policy_values
 
@@ -19,12 +19,14 @@ __all__ = [
     "LevelDistribution",
     "grid_random",
     "handcrafted",
+    "handcrafted_set",
     "level_from_drawing",
     "level_image",
     "maze",
     "optimal_policy",
     "optimal_return",
     "optimal_values",
+    "padded",
     "policy_value",
     "policy_values",
     "sample_level",

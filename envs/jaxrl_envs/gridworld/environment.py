@@ -60,6 +60,7 @@ class GridWorld:
       tabular: which of the two it is.
       level: the default parameters; if None, an open square with one final reward in the last corner.
       distribution: what `sample_params` draws from; if None, it gives the default parameters.
+      levels: the finite set, leaves [M, …], that it draws from instead.
 
     References:
       Oh et al. 2020, arXiv:2007.08794, appendix A; Jackson et al. 2023, arXiv:2310.02782, appendix C. Differs: objects
@@ -72,6 +73,7 @@ class GridWorld:
     tabular: bool = True
     level: Level | None = dataclasses.field(default=None, repr=False)
     distribution: LevelDistribution | None = dataclasses.field(default=None, repr=False)
+    levels: Level | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_side < 2 or self.max_objects < 1 or self.num_kinds < 1:
@@ -108,6 +110,9 @@ class GridWorld:
 
     def sample_params(self, key: Key) -> Level:
         """A level, its leaves arrays: for domain randomisation and meta-training."""
+        if self.levels is not None:
+            index = jax.random.randint(key, (), 0, len(self.levels.side))
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.levels)
         level = self.default_params if self.distribution is None else sample_level(key, self.distribution)
         return jax.tree.map(jnp.asarray, level)
 

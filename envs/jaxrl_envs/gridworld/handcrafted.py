@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrl_envs.gridworld.distributions import DISTRIBUTIONS, LevelDistribution, sample_level
 from jaxrl_envs.gridworld.environment import GridWorld
-from jaxrl_envs.gridworld.level import Object, level_from_drawing
+from jaxrl_envs.gridworld.level import Object, level_from_drawing, padded
 from jaxrl_envs.gridworld.mazes import MAZES
 
 _DENSE = """
@@ -150,6 +150,23 @@ def handcrafted(name: str) -> GridWorld:
     if name not in HANDCRAFTED:
         raise ValueError(f"level {name!r}: expected one of {', '.join(HANDCRAFTED)}")
     return HANDCRAFTED[name]
+
+
+TABULAR = ("dense", "sparse", "long_horizon", "longer_horizon", "long_dense")
+_LIFETIME = 2343  # agent updates of 64 environments and 20 steps: 3e6 steps
+
+
+def handcrafted_set() -> GridWorld:
+    """The five tabular levels of Oh et al. as one finite set, on which agents live for 3e6 steps; the first is default.
+
+    They are padded to the largest, so that one compiled step serves all.
+    """
+    worlds = [HANDCRAFTED[name] for name in TABULAR]
+    side, objects = max(w.max_side for w in worlds), max(w.max_objects for w in worlds)
+    members = [padded(w.default_params, side, objects).replace(lifetime=np.int32(_LIFETIME)) for w in worlds]  # type: ignore[attr-defined]
+    levels = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    kinds = max(w.num_kinds for w in worlds)
+    return GridWorld(side, objects, kinds, True, members[0], levels=levels)
 
 
 def maze(index: int) -> GridWorld:

@@ -97,3 +97,22 @@ def level_from_drawing(
         lifetime=np.asarray(lifetime, np.int32),
     )
     return level
+
+
+def padded(level: Level, max_side: int, max_objects: int) -> Level:
+    """The same level in larger arrays: unused cells, and objects that are not present.
+
+    Raises:
+      ValueError: if it does not fit.
+    """
+    cells, objects = max_side**2 - len(level.walls), max_objects - len(level.cell)
+    if cells < 0 or objects < 0:
+        raise ValueError(
+            f"a level padded to {len(level.walls)} cells and {len(level.cell)} objects does not fit into "
+            f"{max_side**2} and {max_objects}; raise max_side or max_objects"
+        )
+    of_objects = {
+        name: np.pad(getattr(level, name), (0, objects))
+        for name in ("cell", "reward", "p_term", "p_respawn", "kind", "present")
+    }
+    return level.replace(walls=np.pad(level.walls, (0, cells)), **of_objects)  # type: ignore[attr-defined]
