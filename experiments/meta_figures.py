@@ -49,7 +49,8 @@ def _figure(title: str, caption: str) -> tuple[Figure, Axes]:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=6, color="#666666")
+    # Under the title: the legend has the bottom to itself, and the lines that cross the axes are named above it.
+    axes.set_title(caption, loc="left", fontsize=6, color="#666666", pad=14)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
