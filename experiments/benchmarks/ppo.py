@@ -42,12 +42,15 @@ class Config:
 
     Attributes:
       quick: 1 and 16 seeds, one repeat.
+      shapes, seeds: cells of the comparison with rejax; anything but the defaults leaves out all other parts.
       repeats: processes per side and setting.
       pieces: measured pieces per process, of which the median counts.
       json: where to write flat figures.
     """
 
     quick: bool = False
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    seeds: tuple[int, ...] = tuple(STEPS)
     repeats: int = 3
     pieces: int = 5
     json: str | None = None
@@ -59,8 +62,9 @@ def beside_rejax(config: Config) -> dict[str, float]:
     figures: dict[str, float] = {}
     table = Table("setting", "seeds", "ours steps/s", "rejax steps/s", "speed ratio", "compile ratio", "memory ratio")
     repeats = 1 if config.quick else config.repeats
-    for shape, settings in SHAPES.items():
-        for seeds in (1, 16) if config.quick else (1, 16, 64):
+    for shape in config.shapes:
+        settings = SHAPES[shape]
+        for seeds in [n for n in config.seeds if n < 64 or not config.quick]:
             ours, theirs = [], []
             for _ in range(repeats):
                 work = {**PPO, "seeds": seeds, "total_steps": STEPS[seeds], "chunks": config.pieces}
@@ -134,9 +138,14 @@ def layouts(config: Config) -> dict[str, float]:
 
 def main(config: Config) -> dict[str, float]:
     """Prints the tables, and returns the flat figures."""
-    figures = one_and_many(config) | beside_rejax(config)
-    if not config.quick:
-        figures |= layouts(config)
+    unknown = [str(name) for name in (*config.shapes, *config.seeds) if name not in {*SHAPES, *STEPS}]
+    if unknown:
+        sys.exit(f"shapes: {', '.join(SHAPES)}; seeds: {', '.join(map(str, STEPS))}; got {', '.join(unknown)}")
+    if (config.shapes, config.seeds) == (tuple(SHAPES), tuple(STEPS)):
+        figures = one_and_many(config) | beside_rejax(config)
+        figures |= {} if config.quick else layouts(config)
+    else:
+        figures = beside_rejax(config)
     write(config.json, figures)
     return figures
 
