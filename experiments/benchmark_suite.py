@@ -90,8 +90,8 @@ REFERENCES = {
 
 # "<env>/<agent>": why its goal is not met, as far as that was looked into; shown only where it is not.
 SHORTFALLS: dict[str, str] = {
-    "Acrobot-v1/sac": "50,000 steps of a policy that is held at 0.4 of the largest entropy. It explores to the end, and "
-    "the slowest seeds are still rising.",
+    "Acrobot-v1/sac": "50,000 steps of a policy that is held at 0.4 of the largest entropy: it explores to the end, "
+    "and the slowest seeds are still rising.",
     "MountainCarContinuous-v0/dsac_t": "all seeds reach the flag, three of them only in the last fifth of the run.",
     "MountainCarContinuous-v0/pmoe": "four seeds reach the flag, one of them late; the fifth never does.",
     "MountainCarContinuous-v0/mdpo": "all seeds reach the flag, but pay 10 to 13 for their actions, where ppo pays 6.",
