@@ -106,7 +106,7 @@ def measure(entry: Entry, num_seeds: int) -> tuple[dict[str, Any], dict[str, np.
     results = jaxrl.run(
         entry.preset, entry.env, seeds=seeds(num_seeds), settings=entry.settings, progress=sys.stderr.isatty()
     )
-    summary, estimate, reference = results.summary(), results.iqm(), REFERENCES[entry.env]
+    summary, estimate = results.summary(), results.iqm()
     row = {
         "env": entry.env,
         "agent": entry.agent,
@@ -115,21 +115,31 @@ def measure(entry: Entry, num_seeds: int) -> tuple[dict[str, Any], dict[str, np.
         "final_return_iqm": float(estimate.point[0]),
         "interval_95": [float(estimate.low[0]), float(estimate.high[0])],
         "final_returns": results.final()[0],
-        "reference": reference._asdict(),
-        "reached": None if reference.goal is None else bool(estimate.point[0] >= reference.goal),
         **{name: summary[name] for name in ("num_env_steps", "num_diverged")},
         **{name: summary[name] for name in ("compile_seconds", "train_seconds", "steps_per_second")},
         **provenance(),
     }
     steps, returns = curve(results, max_points=100)
-    return to_json(row), {f"{entry.key}/steps": steps, f"{entry.key}/returns": returns[0].astype(np.float32)}
+    return to_json(judged(row)), {f"{entry.key}/steps": steps, f"{entry.key}/returns": returns[0].astype(np.float32)}
+
+
+def judged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with what its environment's reference says of it, which may have changed since it was measured."""
+    reference, iqm = REFERENCES[row["env"]], row["final_return_iqm"]
+    reached = reference.reached(float("nan") if iqm is None else float(iqm), row["num_env_steps"])
+    return {**row, "reference": reference._asdict(), "reached": reached}
+
+
+def ordered(rows: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The rows of a scale's entries, in their order and judged anew; no others remain."""
+    return {entry.key: judged(rows[entry.key]) for entry in suite(scale) if entry.key in rows}
 
 
 def main(config: Config) -> dict[str, np.ndarray]:
     """Runs what is missing, draws, and returns the curves: {"<env>/<agent>/steps": [P], "…/returns": [S, P]}."""
     table, curves = (config.directory / f"{config.scale}.{suffix}" for suffix in ("json", "npz"))
     rows: dict[str, Any] = read_json(table)["rows"] if table.exists() else {}
-    rows = {entry.key: rows[entry.key] for entry in suite(config.scale) if entry.key in rows}  # no others' remain
+    rows = ordered(rows, config.scale)
     arrays = dict(read_npz(curves)) if curves.exists() else {}
     arrays = {name: array for name, array in arrays.items() if name.rpartition("/")[0] in rows}
     failed = []
@@ -150,6 +160,8 @@ def main(config: Config) -> dict[str, np.ndarray]:
         write_json(table, {"statistic": STATISTIC, "aggregates": aggregate(rows), "rows": rows})
         print(f"{entry.key:40} IQM {row['final_return_iqm']}  95 % {row['interval_95']}", flush=True)
     if rows:
+        rows = ordered(rows, config.scale)
+        write_json(table, {"statistic": STATISTIC, "aggregates": aggregate(rows), "rows": rows})
         page = markdown(rows, f"python -m experiments.benchmark_agents --scale {config.scale}")
         (config.directory / f"{config.scale}.md").write_text(page)
         draw(rows, arrays, config.directory, config.scale)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.benchmark_suite import AGENTS, GROUPS, REFERENCES
+from experiments.benchmark_suite import AGENTS, GROUPS, REFERENCES, SHORTFALLS
 from jaxrl.plotting import COLOURS
 from jaxrl.reporting import Estimate, bootstrap, performance_profile, stratified_bootstrap
 
@@ -95,15 +95,26 @@ def markdown(rows: Rows, command: str) -> str:
     ]
     for env in dict.fromkeys(row["env"] for row in rows.values()):
         mine = [row for row in rows.values() if row["env"] == env]
-        for row in sorted(mine, key=lambda row: -row["final_return_iqm"]):
-            low, high = row["interval_95"]
-            goal = REFERENCES[env].goal
-            met = "" if goal is None else f"{goal:g}: {'met' if row['reached'] else 'not met'}"
+        for row in sorted(mine, key=lambda row: -np.nan_to_num(_number(row["final_return_iqm"]), nan=-np.inf)):
+            iqm, low, high = (_number(value) for value in (row["final_return_iqm"], *row["interval_95"]))
             lines.append(
-                f"| {env} | `{row['agent']}` | {row['num_env_steps']:,} | {row['final_return_iqm']:.1f} | {low:.1f} to "
-                f"{high:.1f} | {len(row['seeds'])} | {met} | {row['source']} |"
+                f"| {env} | `{row['agent']}` | {row['num_env_steps']:,} | {iqm:.2f} | {low:.2f} to {high:.2f} | "
+                f"{len(row['seeds'])} | {_verdict(row)} | {row['source']} |"
             )
+    missed = [f"{row['env']}/{row['agent']}" for row in rows.values() if row["reached"] is False]
+    notes = [f"- `{key}`: {SHORTFALLS[key]}" for key in missed if key in SHORTFALLS]
+    if notes:
+        lines += ["", "Where a goal was not met:", "", *notes]
     return "\n".join(lines) + "\n"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    reference = REFERENCES[row["env"]]
+    if reference.goal is None:
+        return ""
+    if row["reached"] is None:
+        return f"{reference.goal:g} at {reference.goal_steps:,}"
+    return f"{reference.goal:g}: {'met' if row['reached'] else 'not met'}"
 
 
 def draw(rows: Rows, arrays: Mapping[str, np.ndarray], directory: Path, prefix: str) -> list[Path]:

@@ -44,12 +44,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Reference(NamedTuple):
-    """Returns that are scored 0 and 1, what they are, and the return that a run is to reach; `None` for no such."""
+    """What an environment's returns are measured by.
+
+    Attributes:
+      low, high: returns that are scored 0 and 1.
+      source: what those are.
+      goal: the return that a run is to reach; `None` for no such.
+      goal_steps: the length of the runs that the goal is for; shorter ones are reported without a verdict.
+    """
 
     low: float
     high: float
     source: str
     goal: float | None = None
+    goal_steps: int = 0
+
+    def reached(self, iqm: float, num_env_steps: int) -> bool | None:
+        """Whether the goal is; `None` where there is none for runs of this length, whole updates allowed for."""
+        if self.goal is None or num_env_steps < 0.99 * self.goal_steps:
+            return None
+        return bool(iqm >= self.goal)
 
 
 _PPO = "0: random actions, mean of 1000 episodes; 1: PPO at 1e7 steps, learn-rl-algorithms; goal: 80 % of it"
@@ -60,10 +74,10 @@ REFERENCES = {
     "Acrobot-v1": Reference(-498.7, -100.0, _SOLVED, goal=-100.0),
     "MountainCarContinuous-v0": Reference(-33.1, 90.0, _SOLVED, goal=90.0),
     "Pendulum-v1": Reference(-1218.8, -200.0, _SOLVED, goal=-200.0),
-    "Breakout-MinAtar": Reference(0.41, 50.1, _PPO, goal=40.1),
-    "Asterix-MinAtar": Reference(0.52, 15.0, _PPO, goal=12.0),
-    "SpaceInvaders-MinAtar": Reference(4.07, 167.1, _PPO, goal=133.7),
-    "Freeway-MinAtar": Reference(0.41, 61.8, _PPO, goal=49.4),
+    "Breakout-MinAtar": Reference(0.41, 50.1, _PPO, goal=40.1, goal_steps=10_000_000),
+    "Asterix-MinAtar": Reference(0.52, 15.0, _PPO, goal=12.0, goal_steps=10_000_000),
+    "SpaceInvaders-MinAtar": Reference(4.07, 167.1, _PPO, goal=133.7, goal_steps=10_000_000),
+    "Freeway-MinAtar": Reference(0.41, 61.8, _PPO, goal=49.4, goal_steps=10_000_000),
     "brax/inverted_pendulum": Reference(
         5.5, 1000.0, "0: random actions, mean of 64 episodes; 1: no fall in 1000 steps", goal=1000.0
     ),
@@ -72,6 +86,18 @@ REFERENCES = {
     "brax/ant": Reference(0.0, 8000.0, _BRAX),
     "brax/humanoid": Reference(0.0, 13000.0, _BRAX),
     "brax/walker2d": Reference(0.0, 5000.0, _BRAX),
+}
+
+# "<env>/<agent>": why its goal is not met, as far as that was looked into; shown only where it is not.
+SHORTFALLS: dict[str, str] = {
+    "Acrobot-v1/sac": "50,000 steps of a policy that is held at 0.4 of the largest entropy: it explores to the end, "
+    "and the slowest seeds are still rising.",
+    "MountainCarContinuous-v0/dsac_t": "all seeds reach the flag, three of them only in the last fifth of the run.",
+    "MountainCarContinuous-v0/pmoe": "four seeds reach the flag, one of them late; the fifth never does.",
+    "MountainCarContinuous-v0/mdpo": "all seeds reach the flag, but pay 10 to 13 for their actions, where ppo pays 6.",
+    "MountainCarContinuous-v0/mdpo_off": "its temperature is fixed. At a discount of 0.999, entropy 0.2 log 2 per step "
+    "for ever is worth 139, less 33 for what uniform actions cost: more than the flag's 100, which ends the episode. "
+    "So it stays away, with actions as good as uniform (-33).",
 }
 
 
@@ -117,7 +143,8 @@ def _of_learning(env: str) -> Settings:
     return {name: value for name, value in PPO_SETTINGS[env].items() if name != "total_steps"}
 
 
-_PPO_PENDULUM = _of_learning(PENDULUM)
+# Without annealing, returns go up and down between -130 and -400 to the end.
+_PPO_PENDULUM: Settings = {**_of_learning(PENDULUM), "anneal_learning_rate": True}
 _A2C_PENDULUM: Settings = {
     **_NORMALIZE,
     "num_steps": 8,
@@ -151,7 +178,7 @@ _SAC_DISCRETE: Settings = {
     "activation": "tanh",
     "tau": 0.025,
 }
-# White noise hardly ever reaches the flag. Much entropy at first, long random trajectories, and few updates do.
+# White noise hardly ever reaches the flag. Much entropy at first, or noise that remembers, and few updates do.
 _MOUNTAIN_CAR: Settings = {
     "total_steps": 50_000,
     "num_envs": 32,
@@ -189,7 +216,7 @@ CLASSIC = (
     entry(MOUNTAIN_CAR, "a2c", {"total_steps": 500_000, **_A2C, **_NORMALIZE, "ent_coef": 0.0}, "ours"),
     entry(MOUNTAIN_CAR, "mdpo", {"total_steps": 500_000}),
     entry(MOUNTAIN_CAR, "sac", {**_MOUNTAIN_CAR, **_HOT}, "ours"),
-    entry(MOUNTAIN_CAR, "td3", {**_MOUNTAIN_CAR, "exploration_noise": 0.7}, "ours"),
+    entry(MOUNTAIN_CAR, "td3", {**_MOUNTAIN_CAR, "exploration_noise": 0.5, "exploration_correlation": 0.9}, "ours"),
     entry(MOUNTAIN_CAR, "dsac_t", {**_MOUNTAIN_CAR, **_HOT}, "ours"),
     entry(MOUNTAIN_CAR, "mdpo_off", _MOUNTAIN_CAR, "ours"),
     entry(MOUNTAIN_CAR, "pmoe", {**_MOUNTAIN_CAR, **_HOT}, "ours"),

@@ -17,6 +17,7 @@ _EXPORTS = {
     "with_evaluation": "algorithm",
     "Environment": "env",
     "autoreset": "env",
+    "frame_stack": "env",
     "time_limit": "env",
     "vectorize": "env",
     "make_env": "adapters",

@@ -185,7 +185,8 @@ def num_rows(capacity: int, num_envs: int, num_steps: int, batch_size: int, num_
     if rows * num_envs < batch_size:
         raise ValueError(
             f"buffer_size = {capacity} holds {rows * num_envs} transitions of whole iterations (num_envs * num_steps = "
-            f"{num_envs * num_steps}), fewer than batch_size = {batch_size}; use a larger buffer_size"
+            f"{num_envs * num_steps}), fewer than batch_size = {batch_size}; use a buffer_size of at least "
+            f"{-(-batch_size // (num_envs * num_steps)) * num_envs * num_steps}, or a smaller batch_size"
         )
     if rows < n + num_steps:
         raise ValueError(

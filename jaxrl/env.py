@@ -1,4 +1,4 @@
-"""The environment protocol, and the three wrappers that every family of environments shares.
+"""The environment protocol, and the wrappers that every family of environments shares.
 
 An environment is pure and acts on one instance; `vectorize` gives it the axis B, `autoreset` starts new episodes:
 
@@ -12,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from jaxrl.spaces import Space
+from jaxrl.spaces import Box, Space
 from jaxrl.types import Key, Timestep
 
 EnvState = Any
@@ -112,6 +113,64 @@ def time_limit(env: Environment, max_steps: int | jax.Array) -> Environment:
     if isinstance(max_steps, int) and max_steps < 1:
         raise ValueError(f"time_limit needs max_steps >= 1, got {max_steps}")
     return _TimeLimit(env, max_steps)
+
+
+@struct.dataclass
+class FrameStackState:
+    """State of `frame_stack`: the inner state, and the last K observations but the newest, side by side."""
+
+    env_state: Any
+    earlier: jax.Array
+
+
+class _FrameStack(_Wrapper):
+    def __init__(self, env: Environment, num_frames: int) -> None:
+        super().__init__(env)
+        self.num_frames = num_frames
+
+    def reset(self, key: Key, params: EnvParams) -> tuple[FrameStackState, jax.Array]:
+        env_state, obs = self.unwrapped_env.reset(key, params)
+        return self._stacked(env_state, jnp.concatenate([obs] * self.num_frames, -1))
+
+    def step(
+        self, key: Key, state: FrameStackState, action: jax.Array, params: EnvParams
+    ) -> tuple[FrameStackState, Timestep]:
+        env_state, timestep = self.unwrapped_env.step(key, state.env_state, action, params)
+        state, obs = self._stacked(env_state, jnp.concatenate([state.earlier, timestep.final_obs], -1))
+        return state, timestep._replace(obs=obs, final_obs=obs)
+
+    def observation_space(self, params: EnvParams) -> Box:
+        space = self.unwrapped_env.observation_space(params)
+        low, high = (np.concatenate([bound] * self.num_frames, -1) for bound in space.bounds())
+        if np.ndim(space.low) == 0 and np.ndim(space.high) == 0:
+            low, high = space.low, space.high
+        return Box(low, high, (*space.shape[:-1], space.shape[-1] * self.num_frames), space.dtype)
+
+    def _stacked(self, env_state: EnvState, frames: jax.Array) -> tuple[FrameStackState, jax.Array]:
+        size = frames.shape[-1] // self.num_frames
+        return FrameStackState(env_state, frames[..., size:]), frames
+
+
+def frame_stack(env: Environment, num_frames: int) -> Environment:
+    """Shows the last `num_frames` observations instead of one, side by side on the last axis, the newest last.
+
+    An episode begins with its first observation repeated. For images [height, width, channels] the frames are
+    channels; replay buffers hold every frame as often as it is shown.
+
+    Args:
+      env: an environment of one instance.
+      num_frames: >= 1.
+    Raises:
+      ValueError: if `num_frames` is below 1, or observations are not in a Box of at least one axis.
+    """
+    if num_frames < 1:
+        raise ValueError(f"frame_stack needs num_frames >= 1, got {num_frames}")
+    space = env.observation_space(env.default_params)
+    if not isinstance(space, Box) or not space.shape:
+        raise ValueError(
+            f"frame_stack needs observations in a Box of at least one axis, got {space}; use memory = 'gru' instead"
+        )
+    return _FrameStack(env, num_frames)
 
 
 class _Vectorized(_Wrapper):

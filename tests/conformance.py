@@ -125,9 +125,9 @@ def _on_policy(preset: str, **changes: Any) -> Case:
     return Case(preset, {**TINY, **changes}, sweeps, probes.termination_probe)
 
 
-def _off_policy(preset: str, discrete: bool = False, **changes: Any) -> Case:
+def _off_policy(preset: str, discrete: bool = False, sweeps: Any = None, **changes: Any) -> Case:
     rate = "learning_rate" if preset == "dqn" else "critic_learning_rate"
-    sweeps = {rate: (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+    sweeps = {rate: (1e-3, 1e-2), "gamma": (0.9, 0.99)} | (sweeps or {})
     probe = probes.termination_probe()
     if not discrete:
         probe = dataclasses.replace(probe, single_action_space=Box((-1.0, 0.0), (1.0, 3.0), (2,)))
@@ -168,7 +168,7 @@ CASES: dict[str, Case] = {
     ),
     "sac": _off_policy("sac", normalize_obs=True, normalize_reward=True),
     "sac discrete": _off_policy("sac", discrete=True, reset_pool=3),
-    "td3": _off_policy("td3", policy_delay=2, num_step_returns=2),
+    "td3": _off_policy("td3", sweeps={"exploration_correlation": (0.9, 0.0)}, policy_delay=2, num_step_returns=2),
     "dsac_t": _off_policy("dsac_t"),
     "mdpo_off": _off_policy("mdpo_off", old_policy_period=4),
     "pmoe": _off_policy("pmoe", num_primitives=2),

@@ -269,8 +269,8 @@ def test_updates_of_a_uniform_buffer_do_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((100, 4, 1, 128, GAMMA), "fewer than batch_size = 128; use a larger buffer_size"),
-        ((103, 10, 10, 101, GAMMA), r"holds 100 transitions .*fewer than batch_size = 101"),
+        ((100, 4, 1, 128, GAMMA), "fewer than batch_size = 128; use a buffer_size of at least 128, or a smaller"),
+        ((103, 10, 10, 101, GAMMA), r"holds 100 transitions .*fewer than batch_size = 101; use .* at least 200"),
         ((16, 4, 1, 8, GAMMA, 5), r"num_step_returns \+ num_steps = 6; use at least 28"),
         ((16, 4, 4, 8, GAMMA, 3), r"holds 4 steps of 4 environments, fewer than .* = 7; use at least 44"),
         ((16, 4, 1, 8, GAMMA, 0), "num_step_returns = 0: expected an integer >= 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import resource
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance import CASES
 from helpers import TINY
 
 import jaxrl
@@ -267,11 +269,37 @@ def test_a_run_from_beginning_to_end(
     )
 
 
+AGENTS = [name for name, preset in PRESETS.items() if preset.rule is None]
+CONTINUOUS = ("td3", "dsac_t", "mdpo_off", "pmoe")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_is_trained_and_swept(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command line alone, as a reader of the table would: two cells of two seeds, then one."""
+    env = "jaxrl/probe_continuous" if name in CONTINUOUS else ENV
+    small = {**CASES[name].settings, "hidden_sizes": "8x8"}
+    words = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    main(["sweep", name, env, *words, "--grid", "gamma=0.9,0.99", "--seeds", "2", "--out", str(tmp_path / "swept")])
+    main(["train", name, env, *words, "--out", str(tmp_path / "trained")])
+    assert capsys.readouterr().out.count("steps/s, compiled in") == 2
+    for run, cells, seeds in (("swept", 2, 2), ("trained", 1, 1)):
+        summary = json.loads((tmp_path / run / "summary.json").read_text())
+        assert (summary["algorithm"], summary["num_settings"], summary["num_seeds"]) == (name, cells, seeds)
+        assert summary["num_diverged"] == 0
+        assert jaxrl.load_run(tmp_path / run).results.final().shape == (cells, seeds)
+
+
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "algorithms"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)
     assert "arXiv:1707.06347" in lines[0]
+    main(["list", "agents"])
+    assert capsys.readouterr().out.splitlines() == lines
+    shown = {line.split()[0]: line for line in lines}
+    for name, preset in PRESETS.items():
+        assert f"{name:9} {preset.action_spaces} " in shown[name]
     main(["list", "objectives"])
     assert capsys.readouterr().out.split() == sorted(OBJECTIVES)
     main(["list", "envs"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from jaxrl.env import Environment, autoreset, time_limit, vectorize
+import jaxrl
+from jaxrl.env import Environment, autoreset, frame_stack, time_limit, vectorize
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Timestep
 
@@ -216,3 +217,63 @@ def test_params_are_traced_through_all_wrappers():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# --- frame_stack ---
+
+
+def test_stacked_frames_by_hand():
+    """Three frames of (start, time): the first stands thrice after a reset, and the last one comes last."""
+    env = frame_stack(ENV, 3)
+    state, obs = env.reset(SEED, Params())
+    start = int(obs[0])
+    np.testing.assert_array_equal(obs, [start, 0] * 3)
+    for expected in ([0, 0, 1], [0, 1, 2], [1, 2, 3]):
+        state, step = env.step(SEED, state, jnp.int32(0), Params())
+        np.testing.assert_array_equal(step.obs, [x for time in expected for x in (start, time)])
+        np.testing.assert_array_equal(step.final_obs, step.obs)
+        assert step.obs.dtype == jnp.int32
+    assert step.terminated
+    assert step.reward == 3.0
+
+
+def test_stacks_begin_anew_with_each_episode():
+    """What followed the last step is kept before the reset; the new episode shows nothing of the old one."""
+    env = autoreset(vectorize(frame_stack(ENV, 2), 4))
+    state, obs = env.reset(SEED, Params())
+    before = np.asarray(obs)
+    for i in range(3):
+        state, step = env.step(jax.random.key(i), state, jnp.zeros(4, jnp.int32), Params())
+    np.testing.assert_array_equal(step.final_obs, np.stack([before[:, 0], [2] * 4, before[:, 0], [3] * 4], 1))
+    obs = np.asarray(step.obs)
+    np.testing.assert_array_equal(obs[:, [1, 3]], 0)
+    np.testing.assert_array_equal(obs[:, 0], obs[:, 2])
+    assert (obs[:, 0] != before[:, 0]).any()
+
+
+def test_the_space_of_stacked_frames():
+    class Images(Counter):
+        def observation_space(self, params):
+            return Box(np.zeros((3, 3, 2)), np.full((3, 3, 2), [1.0, 7.0]), (3, 3, 2))
+
+    space = frame_stack(Images(), 2).observation_space(Params())
+    assert space.shape == (3, 3, 4)
+    np.testing.assert_array_equal(space.bounds()[1][0, 0], [1.0, 7.0, 1.0, 7.0])
+    assert frame_stack(ENV, 2).observation_space(Params()) == Box(0, 1000, (4,), jnp.int32)
+    assert frame_stack(ENV, 2).action_space(Params()) == ENV.action_space(Params())
+    hash(space)
+
+
+def test_stacked_frames_keep_the_contract():
+    assert jaxrl.check_environment(frame_stack(ENV, 3), num_steps=12).num_terminated > 0
+
+
+def test_what_cannot_be_stacked_says_so():
+    class Index(Counter):
+        def observation_space(self, params):
+            return Discrete(3)
+
+    with pytest.raises(ValueError, match="frame_stack needs num_frames >= 1, got 0"):
+        frame_stack(ENV, 0)
+    with pytest.raises(ValueError, match=r"frame_stack needs observations in a Box of at least one axis, got Discrete"):
+        frame_stack(Index(), 2)

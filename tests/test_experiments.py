@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import benchmark_agents
-from experiments.benchmark_agents import Config, chosen, is_done, main
+from experiments import benchmark_agents, benchmark_figures, benchmark_suite
+from experiments.benchmark_agents import Config, chosen, is_done, judged, main
 from experiments.benchmark_figures import LOOKS, aggregate, draw, group_scores, markdown, normalized, profiles
 from experiments.benchmark_suite import AGENTS, GROUPS, REFERENCES, Entry, entry, suite
 from experiments.benchmarks import agents, ours
@@ -256,9 +256,42 @@ def test_page_by_hand() -> None:
     lines = markdown(rows, "python -m this").splitlines()
     assert lines[0].startswith("Made by `python -m this`:")
     assert lines[-2:] == [
-        "| CartPole-v1 | `dqn` | 1,000 | 490.0 | 90.0 to 110.0 | 2 | 475: met | ours |",
-        "| CartPole-v1 | `ppo` | 1,000 | 480.0 | 90.0 to 110.0 | 2 | 475: met | ours |",
+        "| CartPole-v1 | `dqn` | 1,000 | 490.00 | 90.00 to 110.00 | 2 | 475: met | ours |",
+        "| CartPole-v1 | `ppo` | 1,000 | 480.00 | 90.00 to 110.00 | 2 | 475: met | ours |",
     ]
+
+
+def test_the_page_says_why_a_goal_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_figures, "SHORTFALLS", {"CartPole-v1/ppo": "too short.", "CartPole-v1/dqn": "no."})
+    rows = rows_of(ppo=returns_of(0.4), dqn=returns_of(0.5), a2c=returns_of(0.1))
+    for row, iqm in zip(rows.values(), (474.996, 490.0, None), strict=True):
+        row |= {"final_return_iqm": iqm, "num_env_steps": 1000, "source": "ours"}
+    page = markdown({key: judged(row) for key, row in rows.items()}, "python -m this")
+    assert "| CartPole-v1 | `ppo` | 1,000 | 475.00 | 90.00 to 110.00 | 1 | 475: not met | ours |" in page
+    assert "| `a2c` | 1,000 | nan |" in page
+    assert page.endswith("Where a goal was not met:\n\n- `CartPole-v1/ppo`: too short.\n")
+
+
+@pytest.mark.parametrize(
+    ("env", "steps", "iqm", "reached"),
+    [
+        ("CartPole-v1", 100, 475.0, True),
+        ("CartPole-v1", 100, 474.9, False),
+        ("CartPole-v1", 100, float("nan"), False),
+        ("Breakout-MinAtar", 999_424, 50.0, None),  # the goal is for ten times as many steps
+        ("Breakout-MinAtar", 9_994_240, 50.0, True),  # whole updates of a run of 1e7
+        ("Breakout-MinAtar", 9_994_240, 30.0, False),
+        ("brax/ant", 10**8, 9000.0, None),
+    ],
+)
+def test_goals_are_for_runs_of_their_length(env: str, steps: int, iqm: float, reached: bool | None) -> None:
+    assert REFERENCES[env].reached(iqm, steps) is reached
+
+
+def test_shortfalls_are_of_entries_with_a_goal() -> None:
+    keys = {item.key for scale in ("cpu", "gpu") for item in suite(scale)}  # type: ignore[arg-type]
+    assert set(benchmark_suite.SHORTFALLS) <= keys
+    assert all(REFERENCES[key.rpartition("/")[0]].goal is not None for key in benchmark_suite.SHORTFALLS)
 
 
 def test_profile_by_hand() -> None:

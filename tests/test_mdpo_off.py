@@ -73,7 +73,6 @@ def test_the_policy_settles_where_mirror_descent_says(
         actor_learning_rate=0.02,
         old_policy_period=100_000,
     )
-    # The first update renews the older policy, so the run begins at the second.
     state = state.replace(extra=constant(state.extra, [OLD_MEAN, float(np.log(OLD_STD))]))
     sample = batch(256)
 
@@ -82,7 +81,7 @@ def test_the_policy_settles_where_mirror_descent_says(
         head = state.params["actor"]["params"]["head_policy"]
         return state, head["bias"]
 
-    _, outputs = jax.jit(lambda state: jax.lax.scan(body, state, jnp.arange(1, 1000)))(state)
+    _, outputs = jax.jit(lambda state: jax.lax.scan(body, state, jnp.arange(1000)))(state)
     mean, log_std = np.asarray(outputs[-300:]).mean(0)
     keep = 1 - entropy_coef / kl_coef
     precision = keep / OLD_STD**2 + 2 / kl_coef
@@ -97,13 +96,17 @@ def test_the_policy_settles_where_mirror_descent_says(
 def test_the_older_policy_is_renewed_every_period() -> None:
     agent, state = make("mdpo_off", old_policy_period=4, policy_delay=2, actor_learning_rate=0.01)
     renewed = []
-    for i in range(9):
+    first = state.params["actor"]
+    for i in range(12):
         after = updates(agent, state, batch(6), 1, i)
         if differs(after.extra, state.extra):
             renewed.append(i)
             assert not differs(after.extra, after.params["actor"])
+        elif not renewed:
+            assert not differs(after.extra, first)
         state = after
-    assert renewed == [0, 4, 8]
+    # After the actor's last update of each period: the first period is as long as the others.
+    assert renewed == [2, 6, 10]
 
 
 def test_the_state_can_be_donated_after_a_renewal() -> None:
@@ -116,6 +119,8 @@ def test_the_state_can_be_donated_after_a_renewal() -> None:
 
 
 def test_a_period_that_misses_the_actors_updates_is_refused() -> None:
-    with pytest.raises(ValueError, match="old_policy_period = 5 is not a multiple of policy_delay = 2"):
+    with pytest.raises(ValueError, match="old_policy_period = 5 is not a multiple of policy_delay = 2; use 4 or 6"):
         MDPOOffConfig(old_policy_period=5, policy_delay=2)
+    with pytest.raises(ValueError, match="old_policy_period = 1 is not a multiple of policy_delay = 2; use 2 or 4"):
+        MDPOOffConfig(old_policy_period=1, policy_delay=2)
     assert PRESETS["mdpo_off"].config.old_policy_period % PRESETS["mdpo_off"].config.policy_delay == 0

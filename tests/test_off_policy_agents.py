@@ -194,14 +194,34 @@ def test_smoothing_noise_is_clipped_twice() -> None:
 
 def test_exploration_noise_is_in_units_of_the_range() -> None:
     agent, state = make("td3", exploration_noise=0.1)
-    obs, first = jnp.zeros((20_000, 1)), jnp.zeros(20_000, bool)
+    obs, first, noise = jnp.zeros((20_000, 1)), jnp.zeros(20_000, bool), agent.memory(20_000)
     for mean, deviation in ((0.0, 0.2), (1.999, 0.117)):  # half a Gaussian of deviation .2, the rest at the bound
         known = state.replace(params={**state.params, "actor": constant(state.params["actor"], [np.arctanh(mean / 2)])})
-        action, _, _ = agent.act(KEY, known, (), obs, first, True)
+        action, _, _ = agent.act(KEY, known, noise, obs, first, True)
         assert np.std(action) == pytest.approx(deviation, rel=0.03)
         assert np.abs(action).max() <= 2.0
-        plain, _, _ = agent.act(KEY, known, (), obs, first, False)
+        plain, _, _ = agent.act(KEY, known, noise, obs, first, False)
         np.testing.assert_allclose(plain, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_exploration_noise_remembers_within_an_episode(correlation: float) -> None:
+    """Deviation 0.1 of half the range at every step; `correlation^k` from step to step, nothing across a reset."""
+    agent, state = make("td3", exploration_noise=0.1, exploration_correlation=correlation)
+    state = state.replace(params={**state.params, "actor": constant(state.params["actor"], [0.0])})
+    obs, num, noise = jnp.zeros((20_000, 1)), 6, agent.memory(20_000)
+    actions = []
+    for i in range(num):
+        first = jnp.full(20_000, i == 0) | (jnp.arange(20_000) >= 10_000) & (i == 3)  # half begin again at step 3
+        action, noise, _ = agent.act(jax.random.fold_in(KEY, i), state, noise, obs, first, True)
+        actions.append(np.asarray(action)[:, 0])
+    np.testing.assert_allclose(np.std(actions, 1), 0.2, rtol=0.03)
+    running, anew = np.corrcoef(np.array(actions)[:, :10_000]), np.corrcoef(np.array(actions)[:, 10_000:])
+    steps = np.abs(np.arange(num)[:, None] - np.arange(num))
+    known = correlation ** np.where(steps == 0, 0, steps)
+    np.testing.assert_allclose(running, known, atol=0.03)
+    same = (np.arange(num) < 3)[:, None] == (np.arange(num) < 3)
+    np.testing.assert_allclose(anew, np.where(same, known, 0.0), atol=0.03)
 
 
 def test_the_actor_climbs_the_first_critic() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ import jaxrl
 from jaxrl.plan import make_plan
 from jaxrl.presets import PRESETS, SACConfig, TD3Config
 from jaxrl.presets.off_policy import OffPolicyConfig
+from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl_envs import probes
 
 OFF_POLICY = [name for name, preset in PRESETS.items() if isinstance(preset.config, OffPolicyConfig)]
@@ -27,8 +29,14 @@ def test_there_are_six() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"buffer_size": 40, "batch_size": 64}, "fewer than batch_size = 64; use a larger buffer_size"),
-        ({"fill_steps": 101}, "fill_steps = 101 is more than buffer_size = 100 holds; use a larger"),
+        (
+            {"buffer_size": 40, "batch_size": 64},
+            "batch_size = 64; use a buffer_size of at least 64, or a smaller",
+        ),
+        (
+            {"fill_steps": 101},
+            "more than buffer_size = 100 holds; use a buffer_size of at least 104, or fewer",
+        ),
         ({"num_step_returns": 9}, "num_step_returns [*] num_envs = 36 steps to draw from; use at least"),
         ({"num_step_returns": 30}, "fewer than num_step_returns . num_steps = 31; use at least 128"),
         ({"total_steps": 35}, "ends before the first update: .* use at least 36"),
@@ -87,10 +95,26 @@ def test_published_settings_are_consistent(name: str) -> None:
 
 
 def test_unsuitable_actions_are_refused_before_anything_runs() -> None:
-    with pytest.raises(ValueError, match="dqn takes a Discrete action space, got Box.*use sac"):
+    with pytest.raises(ValueError, match="dqn takes a Discrete action space, got Box.*use ppo, or for a Box sac"):
         jaxrl.dqn(probes.continuous_probe())
     with pytest.raises(ValueError, match="td3 takes a bounded float Box .*got Discrete.*use dqn"):
         jaxrl.td3(probes.action_probe())
+
+
+SPACES: dict[str, Any] = {"Discrete": Discrete(3), "MultiDiscrete": MultiDiscrete((2, 3)), "Box": Box(-1.0, 1.0, (2,))}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.rule is None])
+def test_agents_take_the_action_spaces_that_the_list_shows(name: str, space: str) -> None:
+    """`jaxrl list agents` and the README's table say it; what is not shown is refused, with what to use."""
+    preset = PRESETS[name]
+    env = dataclasses.replace(probes.action_probe(), single_action_space=SPACES[space])
+    if space in preset.action_spaces.split(", "):
+        preset.agent(env, preset.config, preset.hparams)
+        return
+    with pytest.raises(ValueError, match=r"action.*, got .*; use .*\w"):
+        preset.agent(env, preset.config, preset.hparams)
 
 
 def test_progress_counts_to_the_end() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxrl.ops.returns import discounted_return_so_far, discounted_sum, gae, lambda_return, vtrace
+from jaxrl.ops.returns import discounted_return_so_far, discounted_sum, gae, lambda_return, retrace, vtrace
 from jaxrl.types import Rollout
 
 NUM_STEPS, NUM_ENVS = 7, 3
@@ -222,7 +222,67 @@ def test_vtrace_caps_td_errors_and_trace_apart() -> None:
         assert targets[0, 0] == pytest.approx(expected)
 
 
-def test_vtrace_refuses_different_shapes() -> None:
+def test_retrace_by_hand() -> None:
+    reward, never = columns([1.0, 0.0, -1.0], [False] * 3)
+    value, next_value, ratio = columns([1.0, 0.5, 0.2], [0.6, 0.3, 0.4], [0.5, 2.0, 1.5])
+    targets = retrace(experience(reward, never, never), value, next_value, ratio, 0.9, 0.9)
+    np.testing.assert_allclose(targets[:, 0], [0.802576, -0.4104, -0.64], atol=1e-6)
+
+
+def test_retrace_is_the_naive_loop() -> None:
+    """The trace is weighed by the next action's ratio, and cut by ends of either kind."""
+    steps, value, next_value, ratio = random_experience()
+    reward, terminated, truncated = (np.asarray(x) for x in (steps.reward, steps.terminated, steps.truncated))
+    targets = retrace(steps, value, next_value, ratio, 0.9, 0.8)
+    for b in range(NUM_ENVS):
+        error = 0.0
+        for t in reversed(range(NUM_STEPS)):
+            going_on = t < NUM_STEPS - 1 and not (terminated[t, b] or truncated[t, b])
+            trace = 0.9 * 0.8 * min(1.0, ratio[t + 1, b]) if going_on else 0.0
+            bootstrap = 0.0 if terminated[t, b] else 0.9 * next_value[t, b]
+            error = reward[t, b] + bootstrap - value[t, b] + trace * error
+            assert targets[t, b] == pytest.approx(value[t, b] + error, abs=1e-5)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_all_estimators_agree_on_policy(lam: float) -> None:
+    """With ratio 1, and successors valued by the same function; without a trace each is one step and a bootstrap."""
+    steps, value, next_value, ratio = random_experience()
+    done = np.asarray(steps.terminated | steps.truncated)
+    next_value = np.where(done | (np.arange(NUM_STEPS) == NUM_STEPS - 1)[:, None], next_value, np.roll(value, -1, 0))
+    flags, ones = (steps.terminated, steps.truncated), np.ones_like(ratio)
+    expected = gae(steps.reward, *flags, value, next_value, 0.9, lam) + value
+    found = {
+        "lambda-return": lambda_return(steps.reward, *flags, next_value, 0.9, lam),
+        "V-trace": vtrace(steps, value, next_value, ones, 0.9, lam)[0],
+        "Retrace": retrace(steps, value, next_value, ones, 0.9, lam),
+    }
+    for name, targets in found.items():
+        np.testing.assert_allclose(targets, expected, atol=1e-5, err_msg=name)
+    if lam == 0.0:
+        one_step = np.asarray(steps.reward) + 0.9 * np.where(steps.terminated, 0.0, next_value)
+        np.testing.assert_allclose(expected, one_step, atol=1e-5)
+
+
+def test_advantages_are_not_those_of_brax() -> None:
+    """Brax's PPO adds the λ-return of the next step to the reward, and leaves truncated steps without an advantage."""
+    values = np.array([*VALUE, NEXT_VALUE[-1]])
+    going_on, kept = 1.0 - np.array(TERMINATED), 1.0 - np.array(TRUNCATED)
+    targets, error = np.array(values), 0.0
+    for t in reversed(range(5)):
+        delta = (REWARD[t] + 0.9 * going_on[t] * values[t + 1] - values[t]) * kept[t]
+        error = delta + 0.9 * 0.8 * going_on[t] * kept[t] * error
+        targets[t] = values[t] + error
+    theirs = (np.array(REWARD) + 0.9 * going_on * targets[1:] - values[:-1]) * kept
+    np.testing.assert_allclose(targets[:-1], [1.36, 0.4, 1.316, -1.0, 1.04], atol=1e-9)
+    np.testing.assert_allclose(theirs, [0.86, 0.0, 0.8, -1.2, 0.94], atol=1e-9)
+    ours = np.asarray(gae(*columns(REWARD, TERMINATED, TRUNCATED, VALUE, NEXT_VALUE), 0.9, 0.8)[:, 0])
+    np.testing.assert_allclose(ours[3:], theirs[3:], atol=1e-6)
+    assert np.abs(ours - theirs)[:3].min() > 0.1
+
+
+@pytest.mark.parametrize("estimator", [vtrace, retrace])
+def test_off_policy_estimators_refuse_different_shapes(estimator: Callable[..., Any]) -> None:
     steps, value, next_value, ratio = random_experience()
     with pytest.raises(ValueError, match=r"one shape \[T, B\]"):
-        vtrace(steps, value, next_value, ratio[:, :1], 0.9, 0.9)
+        estimator(steps, value, next_value, ratio[:, :1], 0.9, 0.9)

@@ -60,8 +60,9 @@ def mdpo_off(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Age
         def renew(state: Any) -> tuple[Any, dict[str, jax.Array]]:
             return dataclasses.replace(state, extra=state.params["actor"]), {}
 
-        # Counted in updates of the critics; the period is a multiple of the actor's delay.
-        return every(config.old_policy_period, progress.update, renew, state)[0]
+        # After the actor's last update of a period, counted in updates of the critics; the period is a multiple of
+        # the actor's delay.
+        return every(config.old_policy_period, progress.update + config.policy_delay, renew, state)[0]
 
     def init_extra(params: Params) -> Params:
         return jax.tree.map(jnp.copy, params["actor"])

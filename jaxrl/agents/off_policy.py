@@ -51,22 +51,25 @@ class Method(NamedTuple):
     Attributes:
       init: `(key, obs [1, …]) -> {"actor": params, "critic": params [C, …]}`.
       init_extra: `(params) -> extra`.
-      act: `(key, state, obs [B, …], explore) -> action [B, …]`, as the environment takes it.
+      act: `(key, state, memory, obs [B, …], is_first [B], explore) -> (action [B, …], memory)`, the action as the
+        environment takes it.
       critic_loss: `(critic_params, key, state, batch [N]) -> (scalar, (extra, Metrics))`; "priority" [N] among them
         where it can be had.
       actor_loss: `(actor_params, key, state, batch [N]) -> (scalar, (aux, Metrics))`.
       finish: `(state, aux, progress) -> state`, after the actor's step: temperature, older policy. `aux` is what the
         actor's loss returned.
       target_actor: whether `targets` has an actor.
+      memory: `(num_envs) -> memory`, what exploration remembers of each environment; `()` for nothing.
     """
 
     init: Callable[..., Params]
     init_extra: Callable[..., Any]
-    act: Callable[..., jax.Array]
+    act: Callable[..., tuple[jax.Array, Any]]
     critic_loss: Callable[..., Any]
     actor_loss: Callable[..., Any]
     finish: Callable[..., Any]
     target_actor: bool = False
+    memory: Callable[[int], Any] = lambda num_envs: ()
 
 
 def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: Any) -> Agent:
@@ -99,7 +102,9 @@ def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: A
     def act(
         key: Key, state: OffPolicyActorCriticState, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
     ) -> tuple[jax.Array, Any, tuple[()]]:
-        return method.act(key, state, normalized(state.normalizers, obs_space, obs), explore), memory, ()
+        x = normalized(state.normalizers, obs_space, obs)
+        action, memory = method.act(key, state, memory, x, is_first, explore)
+        return action, memory, ()
 
     def update(
         key: Key, state: OffPolicyActorCriticState, sample: Sample, progress: Progress
@@ -139,7 +144,7 @@ def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: A
     def observed(state: OffPolicyActorCriticState, experience: Any) -> OffPolicyActorCriticState:
         return dataclasses.replace(state, normalizers=observe(state.normalizers, experience, hp.gamma))
 
-    return Agent(init, lambda num_envs: (), act, update, observed)
+    return Agent(init, method.memory, act, update, observed)
 
 
 def every(
@@ -175,12 +180,14 @@ def twin_minimum(values: jax.Array) -> jax.Array:
     return smallest(values[..., 0])
 
 
-def sample_or_mode(policy: Callable[[Params, jax.Array], Any]) -> Callable[..., jax.Array]:
+def sample_or_mode(policy: Callable[[Params, jax.Array], Any]) -> Callable[..., tuple[jax.Array, Any]]:
     """The `act` of a stochastic actor, `policy(actor_params, obs)` a distribution over the environment's actions."""
 
-    def act(key: Key, state: OffPolicyActorCriticState, obs: jax.Array, explore: bool) -> jax.Array:
+    def act(
+        key: Key, state: OffPolicyActorCriticState, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Any]:
         distribution = policy(state.params["actor"], obs)
-        return distribution.sample(key) if explore else distribution.mode()
+        return distribution.sample(key) if explore else distribution.mode(), memory
 
     return act
 

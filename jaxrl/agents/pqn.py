@@ -60,7 +60,8 @@ def parallel_q_network(obs_space: Space, action_space: Space, config: Any, hp: A
     Raises:
       ValueError: for actions that are not Discrete, or a torso that does not fit the observations.
     References:
-      Gallici et al. 2024, arXiv:2407.04811, alg. 1 and 2. Differs: truncation bootstraps from the final observation.
+      Gallici et al. 2024, arXiv:2407.04811, alg. 1 and 2. Differs: truncation bootstraps from the final observation,
+      and the first weights are orthogonal.
     """
     if not isinstance(action_space, Discrete):
         raise ValueError(f"pqn takes a maximum over Discrete actions, got {action_space}; use ppo for this environment")

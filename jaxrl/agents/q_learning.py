@@ -109,7 +109,7 @@ def dqn(obs_space: Space, action_space: Space, config: Any, hp: Any) -> Agent:
       Mnih et al. 2015; van Hasselt et al. 2016, arXiv:1509.06461. Differs: truncation bootstraps.
     """
     if not isinstance(action_space, Discrete):
-        raise ValueError(f"dqn takes a Discrete action space, got {action_space}; use sac, td3 or ppo")
+        raise ValueError(f"dqn takes a Discrete action space, got {action_space}; use ppo, or for a Box sac or td3")
     heads = {
         "none": lambda: value_head(LOSSES[config.loss]),
         "c51": lambda: categorical_head(config.num_atoms, hp.v_min, hp.v_max),

@@ -79,6 +79,7 @@ def off_policy(  # noqa: PLR0913 - the fixed ratio of data to updates
         agent_state = agent.init(key_agent, env.observation_space(env_params), env.action_space(env_params))
         now = begin(key_env, warm_up, envs, env_params)
         now, experience, _ = transitions(key_fill, warm_up, (), envs, env_params, now, fill_rows)
+        now = dataclasses.replace(now, memory=agent.memory(num_envs))
         state = buffer.init(jax.tree.map(lambda leaf: leaf[0, 0], experience))
         return OffPolicyState(agent.observe(agent_state, experience), now, buffer.add(state, experience))
 

@@ -127,6 +127,39 @@ def vtrace(
     return target, rho * (reward + gamma * next_target - value)
 
 
+def retrace(
+    rollout: Rollout,
+    value: jax.Array,
+    next_value: jax.Array,
+    ratio: jax.Array,
+    gamma: jax.Array | float,
+    gae_lambda: jax.Array | float,
+) -> jax.Array:
+    """Retrace(λ): targets of action values under a target policy, from the experience of another.
+
+    Args:
+      rollout: of which `reward`, `terminated` and `truncated` are read, [T, B].
+      value: [T, B], Q(obs_t, action_t).
+      next_value: [T, B], the target policy's mean of Q(final_obs_t, ·).
+      ratio: [T, B], probability of the action under the target policy over that under the behaviour policy.
+      gamma, gae_lambda: scalars in [0, 1]; may be traced.
+    Returns:
+      [T, B] targets of `value`, in the units of reward.
+    Raises:
+      ValueError: if the shapes differ.
+    References:
+      Munos et al. 2016, arXiv:1606.02647, eq. 3 and 4 (unverified). Differs: truncation bootstraps from final_obs.
+    """
+    reward, terminated, truncated = rollout.reward, rollout.terminated, rollout.truncated
+    _check_shapes(
+        reward=reward, terminated=terminated, truncated=truncated, value=value, next_value=next_value, ratio=ratio
+    )
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    # What follows step t was brought about by the next action; behind the last step nothing is added.
+    of_next = jnp.roll(jnp.minimum(1.0, ratio), -1, axis=0)
+    return value + discounted_sum(delta, jnp.where(terminated | truncated, 0.0, gamma * gae_lambda * of_next))
+
+
 def discounted_return_so_far(
     reward: jax.Array, is_first: jax.Array, before: jax.Array, gamma: jax.Array | float
 ) -> jax.Array:

@@ -83,6 +83,9 @@ class TD3Hparams(ContinuousHparams):
     """The numbers of a run of TD3; each may be swept in one program. Noises are shares of half the action's range."""
 
     exploration_noise: Any = setting(0.1, "deviation of the noise on actions", _CLEANRL, low=0.0)
+    exploration_correlation: Any = setting(
+        0.0, "of that noise from step to step, below 1; 0 is white, and 0.85 that of DDPG", _OURS, low=0.0, high=0.9999
+    )
     policy_noise: Any = setting(0.2, "deviation of the noise on targets' actions", _CLEANRL, low=0.0)
     noise_clip: Any = setting(0.5, "bound of the noise on targets' actions", _CLEANRL, low=0.0)
 
@@ -115,8 +118,10 @@ class MDPOOffConfig(ContinuousConfig):
         super().__post_init__()
         check_at_least(self, 1, "old_policy_period")
         if self.old_policy_period % self.policy_delay:
+            below = max(self.old_policy_period // self.policy_delay, 1) * self.policy_delay
             raise ValueError(
-                f"old_policy_period = {self.old_policy_period} is not a multiple of policy_delay = {self.policy_delay}"
+                f"old_policy_period = {self.old_policy_period} is not a multiple of policy_delay = "
+                f"{self.policy_delay}; use {below} or {below + self.policy_delay}"
             )
 
 

@@ -53,8 +53,8 @@ class OffPolicyConfig:
         num_rows(self.buffer_size, self.num_envs, self.num_steps, self.batch_size, self.num_step_returns)
         if self.initial_steps > self.buffer_size:
             raise ValueError(
-                f"fill_steps = {self.fill_steps} is more than buffer_size = {self.buffer_size} holds; use a larger "
-                f"buffer_size, or fewer fill_steps"
+                f"fill_steps = {self.fill_steps} is more than buffer_size = {self.buffer_size} holds; use a "
+                f"buffer_size of at least {self.initial_steps}, or fewer fill_steps"
             )
         if self.fill_steps < self.num_step_returns * self.num_envs:
             raise ValueError(
