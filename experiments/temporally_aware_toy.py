@@ -1,18 +1,18 @@
-"""Does a rule gain from knowing how long its agents live? Bandits with two horizons, evolved with and without time.
+"""Does a rule gain from knowing how much of its agents' lives is over? Bandits with a warm-up, and two horizons.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 400]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 200]
 
-An agent meets a bandit of five arms, one of which pays 1 more often than -1, and is judged by the policy that it has at
-the end of its life: a few updates, or many. What is learnt from one update is mostly noise. Who lives shortly must take
-large steps, or is undecided at the end; who lives long gains by small steps first, since large ones decide too early,
-and often wrongly. A rule that cannot know which of the two it serves must find one way for both.
+An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often; but in the first
+half of its life, whatever its length, every arm pays at random. It is judged by the policy that it has at the end of
+its life, which lasts a few updates or many. A rule that cannot know the time has to move in the second half, and so it
+moves as far in the first, where all that it learns is wrong; the larger its steps, the more there is to unlearn, the
+smaller, the less a short life gets anywhere. A rule that knows the time waits, and then takes steps that fit the rest.
 
-What came of it with 5 seeds, 400 generations and one life in five short: the plain rule finds a way that serves both
-horizons, and time gains nothing. That time helps on both horizons is not shown. The derivative with respect to n/N is
-that of random rules to begin with, and by itself no evidence that time is used.
+The numbers of the toy were chosen by what rules made by hand can do, before any was evolved: `by_hand` compares the
+best `size * reward` for both horizons with the best that waits, each the best of the same sizes.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
-respect to n/N, settings, versions, seconds. No published figure is claimed.
+respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ import tyro
 from flax import struct
 from scipy import stats
 
+from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.algorithm import sweep
-from jaxrl.evaluation import evaluate
 from jaxrl.files import write_json
-from jaxrl.objectives.lpg import LPGInputs, lpg_targets
+from jaxrl.objectives.lpg import LPGInputs, LPGTargets, lpg_objective, lpg_targets
 from jaxrl.presets.evolution import live
-from jaxrl.presets.evolved import TALPGConfig, TALPGHparams, lpg_loop, lpg_pupil, ta_lpg
+from jaxrl.presets.evolved import TALPGConfig, TALPGHparams, lpg_loop, ta_lpg
 from jaxrl.provenance import provenance
 from jaxrl.spaces import Discrete, Indexed, Space
-from jaxrl.types import Key, Params, Progress, Timestep
+from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
-HORIZONS = (3, 60)
+HORIZONS = (6, 40)
 VARIANTS = {"plain": "none", "time_aware": "paper"}
+SIZES = tuple(2.0**power for power in range(-5, 3))
 
 
 @struct.dataclass
@@ -49,7 +50,7 @@ class Bandit:
 
     Attributes:
       best: int32, the arm that pays 1 with probability (1 + gap) / 2, and else -1; the others with (1 - gap) / 2.
-      lifetime: int32, agent updates.
+      lifetime: int32, agent updates, which are as many steps: an episode is as long as a life.
     """
 
     best: jax.Array | int
@@ -58,12 +59,15 @@ class Bandit:
 
 @dataclasses.dataclass(frozen=True)
 class TwoHorizons:
-    """Bandits whose agents live for one of two numbers of updates; every step is an episode."""
+    """Bandits whose agents live for one of two numbers of updates, each of one step; the state counts steps.
 
-    num_arms: int = 5
-    gap: float = 0.4
+    In the first half of an episode every arm pays 1 or -1 with equal probability.
+    """
+
+    num_arms: int = 4
+    gap: float = 0.5
     horizons: tuple[int, int] = HORIZONS
-    short_share: float = 0.2
+    short_share: float = 0.5
     default_params = Bandit(0, HORIZONS[1])
 
     def sample_params(self, key: Key) -> Bandit:
@@ -76,10 +80,10 @@ class TwoHorizons:
         return jnp.int32(0), jnp.zeros(1)
 
     def step(self, key: Key, state: jax.Array, action: jax.Array, params: Bandit) -> tuple[jax.Array, Timestep]:
-        chance = 0.5 + 0.5 * self.gap * jnp.where(action == params.best, 1.0, -1.0)
-        reward = jnp.where(jax.random.bernoulli(key, chance), 1.0, -1.0)
-        over, obs = jnp.array(True), jnp.zeros(1)
-        return state, Timestep(obs, reward, over, ~over, obs, {})
+        lead = jnp.where(2 * state < params.lifetime, 0.0, self.gap) * jnp.where(action == params.best, 1.0, -1.0)
+        reward = jnp.where(jax.random.bernoulli(key, 0.5 + 0.5 * lead), 1.0, -1.0)
+        over, obs = state + 1 >= params.lifetime, jnp.zeros(1)
+        return state + 1, Timestep(obs, reward, over, jnp.zeros_like(over), obs, {})
 
     def observation_space(self, params: Bandit) -> Space:
         return Indexed(1)
@@ -102,18 +106,18 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 400
-    num_pairs: int = 64
-    short_share: float = 0.2
-    num_tests: int = 2000
+    generations: int = 200
+    num_pairs: int = 32
+    short_share: float = 0.5
+    num_tests: int = 1000
     out: Path | None = Path("experiments/results/temporally_aware_toy")
 
 
 def preset_config(config: Config, time_features: str) -> TALPGConfig:
     sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1]}
     return TALPGConfig(
-        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=64, max_episode_steps=1,
-        width=16, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
+        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=8, max_episode_steps=HORIZONS[1],
+        width=8, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
         hidden_sizes=(),
     )  # fmt: skip
 
@@ -123,18 +127,51 @@ HPARAMS = TALPGHparams(
 )
 
 
-def judge(key: Key, rule: Params, config: TALPGConfig, lifetime: jax.Array, num_tests: int) -> jax.Array:
-    """Mean expected return, over new bandits, of policies at the end of a life of this length under the rule."""
+def judge(key: Key, objective: Objective, config: TALPGConfig, lifetime: jax.Array, num_tests: int) -> jax.Array:
+    """Mean probability of the best arm, over new bandits, at the end of a life of this length; as expected return."""
     env = TwoHorizons()
 
     def one(key: Key) -> jax.Array:
-        key_level, key_life, key_end = jax.random.split(key, 3)
+        key_level, key_life = jax.random.split(key)
         level = env.sample_params(key_level).replace(lifetime=lifetime)
-        agent = lpg_pupil(env, config, HPARAMS, rule, level)
+        spaces = env.observation_space(level), env.action_space(level)
+        agent = actor_critic(objective, *spaces, config.agent, HPARAMS)
         state, _ = live(key_life, key_life, lpg_loop(agent, env, config, level, lifetime), lifetime)
-        return evaluate(key_end, agent, state.agent, env, level, 64, max_steps=1, explore=True).returns.mean()
+        extras = agent.act(key_life, state.agent, (), jnp.zeros((1, 1)), jnp.zeros(1, bool), True)[2]
+        chance = jnp.exp(extras["policy"].log_prob(jnp.atleast_1d(level.best)))[0]
+        return env.gap * (2.0 * chance - 1.0)
 
     return jax.lax.map(one, jax.random.split(key, num_tests), batch_size=500).mean()
+
+
+def hand_made(size: jax.Array | float, waits: jax.Array | bool, config: TALPGConfig) -> Objective:
+    """A rule that tells an agent `size * reward`, and nothing in the first half of its life if it waits."""
+    base = lpg_objective({}, config.rule, HPARAMS)
+
+    def prepare(state: Any, outputs: Any, next_outputs: Any, rollout: Rollout, progress: Progress) -> Any:
+        now = jnp.where(waits & (jnp.asarray(progress.fraction) < 0.5), 0.0, size)
+        flat = jnp.full((*rollout.reward.shape, config.target_width), -jnp.log(config.target_width))
+        return LPGTargets(rollout.action, now * rollout.reward, flat), state
+
+    return base._replace(prepare=prepare)
+
+
+def by_hand(key: Key, config: TALPGConfig, num_tests: int) -> dict[str, Any]:
+    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that wait, of `SIZES`."""
+
+    def of(size: jax.Array, waits: jax.Array, lifetime: jax.Array) -> jax.Array:
+        return judge(key, hand_made(size, waits, config), config, lifetime, num_tests)
+
+    table = jax.jit(lambda sizes, waits, lives: jax.lax.map(
+        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), waits))(
+        jnp.array(SIZES), jnp.array([False, True]), jnp.array(HORIZONS))  # fmt: skip
+    plain, aware = np.asarray(table)  # [H, sizes]
+    best = int(plain.mean(0).argmax())
+    return {
+        "plain": {"size": SIZES[best], "returns": plain[:, best].tolist()},
+        "plain_for_each_horizon": {"size": [SIZES[i] for i in plain.argmax(1)], "returns": plain.max(1).tolist()},
+        "waits": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
+    }
 
 
 def time_derivative(rule: Params, config: TALPGConfig, lifetime: int) -> tuple[jax.Array, jax.Array]:
@@ -170,13 +207,15 @@ def main(config: Config) -> dict[str, np.ndarray]:
     keys = jax.random.split(key_train, config.seeds)
     for name, features in VARIANTS.items():
         preset = preset_config(config, features)
-        run = jax.jit(
-            lambda k, c=preset: sweep(lambda hp: ta_lpg(TwoHorizons(), c, hp), hparams, k, config.generations)
-        )
+        env = TwoHorizons(short_share=config.short_share)
+        run = jax.jit(lambda k, c=preset, e=env: sweep(lambda hp: ta_lpg(e, c, hp), hparams, k, config.generations))
         state, metrics = jax.tree.map(lambda leaf: leaf[0], run(keys))
-        test = jax.jit(jax.vmap(jax.vmap(judge, (None, None, None, 0, None)), (None, 0, None, None, None)),
-                       static_argnums=(2, 4))  # fmt: skip
-        arrays[f"{name}/returns"] = test(key_test, state.params, preset, jnp.array(HORIZONS), config.num_tests)
+
+        def test(rule: Params, lifetime: jax.Array, c: TALPGConfig = preset) -> jax.Array:
+            return judge(key_test, lpg_objective(rule, c.rule, HPARAMS), c, lifetime, config.num_tests)
+
+        tests = jax.jit(jax.vmap(jax.vmap(test, (None, 0)), (0, None)))
+        arrays[f"{name}/returns"] = tests(state.params, jnp.array(HORIZONS))
         arrays[f"{name}/fitness"] = metrics["fitness/mean"]
         if features != "none":
             slopes = [jax.vmap(lambda rule, n=n: time_derivative(rule, preset, n))(state.params) for n in HORIZONS]  # noqa: B023
@@ -184,7 +223,8 @@ def main(config: Config) -> dict[str, np.ndarray]:
         print(f"{name:12} {np.asarray(arrays[f'{name}/returns']).round(4).tolist()}", flush=True)
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     if config.out is not None:
-        write_json(config.out.with_suffix(".json"), table(config, arrays) | {"seconds": time.perf_counter() - begun})
+        about = table(config, arrays) | {"by_hand": by_hand(key_test, preset_config(config, "none"), config.num_tests)}
+        write_json(config.out.with_suffix(".json"), about | {"seconds": time.perf_counter() - begun})
     return arrays
 
 
@@ -197,8 +237,8 @@ def table(config: Config, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
                               "derivative": interval(arrays["derivative"][:, i]),
                               "target": interval(arrays["target"][:, i])}  # fmt: skip
     return {
-        "statistic": "mean return of the last policy over new bandits, and 95 % Student interval over seeds; gains are "
-        "paired by seed; derivative: mean |d target / d (n/N)|, target: mean |target|",
+        "statistic": "mean expected return per step, after the warm-up, of the last policy over new bandits, and 95 % "
+        "Student interval over seeds; gains are paired by seed; derivative: mean |d target / d (n/N)|, target: mean |target|",
         "best_return": TwoHorizons().gap,
         "horizons": rows,
         "settings": {
