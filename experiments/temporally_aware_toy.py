@@ -238,7 +238,8 @@ def table(config: Config, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
                               "target": interval(arrays["target"][:, i])}  # fmt: skip
     return {
         "statistic": "mean expected return per step, after the warm-up, of the last policy over new bandits, and 95 % "
-        "Student interval over seeds; gains are paired by seed; derivative: mean |d target / d (n/N)|, target: mean |target|",
+        "Student interval over seeds; gains are paired by seed; derivative: mean |d target / d (n/N)|, target: "
+        "mean |target|",
         "best_return": TwoHorizons().gap,
         "horizons": rows,
         "settings": {

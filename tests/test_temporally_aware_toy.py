@@ -58,7 +58,8 @@ def test_rules_by_hand_against_a_loop() -> None:
                 chance = 0.5 + 0.5 * lead * np.where(arms == best, 1, -1)
                 reward = np.where(rng.random(config.num_envs) < chance, 1.0, -1.0)
                 step = 0.0 if waits and 2 * n < lifetime else size
-                logits = logits + 4.0 * np.mean((step * reward)[:, None] * (np.eye(env.num_arms)[arms] - policy), 0)
+                # Twice the rate: the one observation's kernel moves, and so does the bias.
+                logits = logits + 8.0 * np.mean((step * reward)[:, None] * (np.eye(env.num_arms)[arms] - policy), 0)
             found.append(env.gap * (2 * np.exp(logits[best]) / np.exp(logits).sum() - 1))
         expected[waits] = np.mean(found)
     judged = jax.jit(lambda w: judge(KEY, hand_made(size, w, config), config, jnp.int32(lifetime), num))
