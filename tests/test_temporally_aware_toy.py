@@ -78,7 +78,7 @@ def test_intervals() -> None:
 @pytest.mark.slow
 def test_time_helps() -> None:
     """A small run: with time a rule gets further at both horizons, and its targets depend on time."""
-    config = Config(seeds=2, generations=100, num_tests=500, out=None)
+    config = Config(seeds=2, generations=300, num_tests=500, out=None)
     arrays = main(config)
     assert (arrays["time_aware/returns"] > arrays["plain/returns"]).all()
     rows = table(config, arrays)["horizons"]
