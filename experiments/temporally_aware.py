@@ -73,7 +73,7 @@ SCALES: dict[str, LifetimeScale] = {
             "jaxrl/grid_debug_vrandlife",
             {"num_pairs": 16, "population_batch": 0, "noise_batch": 0, "num_envs": 8, "num_steps": 10, "lifetime": 50,
              "width": 16, "evaluation_episodes": 16, "meta_learning_rate": 0.03, "meta_learning_rate_decay": 0.99},
-            generations=150, meta_seeds=1, chunks=15, preset="ta_lpg",
+            generations=100, meta_seeds=1, chunks=10, preset="ta_lpg",
         ),
         lifetimes=(5, 10, 20, 50, 100), num_levels=64,
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from experiments import drift, temporally_aware
+from experiments import drift, shipped_rules, temporally_aware
 from experiments.evolved_training import EvolvedScale, fitness_curve, settings_of
 from jaxrl import make_env
 from jaxrl.files import read_json
@@ -132,3 +132,15 @@ def test_whole_experiments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "lifetime    4: TA-LPG" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a run of other settings or seeds"):
         drift.main(drift.Config(out=out / "drift", runs=runs, seeds=2))
+
+
+def test_table_of_shipped_rules_by_hand() -> None:
+    """Two seeds, ten points; the first counts 3 episodes of the one and 1 of the other."""
+    returns = np.full((1, 2, 10), 5.0)
+    returns[0, :, 0], returns[0, :, 9] = [1.0, 9.0], [4.0, 6.0]
+    counts = np.ones_like(returns)
+    counts[0, 0, 0] = 3
+    metrics = {"episode/return": returns, "episode/count": counts}
+    (row,) = shipped_rules.table(Results({}, np.arange(2), np.arange(10), metrics))
+    assert (row["iqm"], row["returns"], row["first_tenth"]) == (5.0, [4.0, 6.0], 3.0)
+    assert row["learns"]
