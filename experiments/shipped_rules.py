@@ -3,9 +3,9 @@
     python -m experiments.shipped_rules [--seeds 5] [--env CartPole-v1]
 
 Trains the agent of the preset `ppo` with every rule (`jaxrl train ppo CartPole-v1 --objective RULE`), and that of
-`a2c`, which takes one step per rollout, with those of kind lpg, which are trained for that. Writes `<out>.json`: IQM of the
-mean training return in the last tenth of updates, with 95 % bootstrap intervals over seeds, beside the return in the
-first tenth, and which rules learn: those whose interval lies above the mean of their first tenth.
+`a2c`, which takes one step per rollout, with those of kind lpg, which are trained for that. Writes `<out>.json`: IQM
+of the mean training return in the last tenth of updates, with 95 % bootstrap intervals over seeds, beside the return
+in the first tenth, and which rules learn: those whose interval lies above the mean of their first tenth.
 """
 
 from __future__ import annotations
