@@ -1,4 +1,4 @@
-"""Figures of the experiments `lpg` and `groove`: learning curves of meta-training, and levels above a threshold."""
+"""Figures of the experiments that learn rules: learning curves, levels above a threshold, drifts side by side."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import numpy as np
 
 from jaxrl.plotting import COLOURS, STYLES
 from jaxrl.reporting import Estimate
+from jaxrl.rule_plots import RatioSlopes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def draw_curves(curves: Mapping[str, tuple[np.ndarray, Estimate]], path: Path, title: str, caption: str) -> Figure:
-    """What agents reach at the end of their lives, against meta-updates; intervals over meta-seeds."""
+def draw_curves(  # noqa: PLR0913 - the texts of one figure
+    curves: Mapping[str, tuple[np.ndarray, Estimate]],
+    path: Path,
+    title: str,
+    caption: str,
+    xlabel: str = "meta-updates",
+    ylabel: str = "return at the end of lifetimes,\nas a share of the optimal one",
+) -> Figure:
+    """Curves with their intervals; by default what agents reach at the end of their lives, against meta-updates."""
     figure, axes = _figure(title, caption)
-    for rank, (name, (updates, estimate)) in enumerate(curves.items()):
-        _band(axes, rank, updates, estimate, name)
-    axes.set(xlabel="meta-updates", ylabel="return at the end of lifetimes,\nas a share of the optimal one")
+    for rank, (name, (x, estimate)) in enumerate(curves.items()):
+        _band(axes, rank, x, estimate, name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     return _save(figure, axes, path)
 
 
@@ -39,6 +47,36 @@ def draw_survival(
         )
     axes.set(xlabel="τ: normalised return", ylabel="share of held-out levels above τ", ylim=(-0.02, 1.02))
     return _save(figure, axes, path)
+
+
+def draw_drifts(slopes: Mapping[str, RatioSlopes], path: Path, title: str) -> Figure:
+    """How steeply each objective rises with the ratio, over ratio and advantage: a panel for each drift and time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(name, found, i) for name, found in slopes.items() for i in range(len(found.fraction))]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.2 + 2.9 * columns, 0.8 + 2.5 * rows), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (name, found, i) in zip(grid, panels, strict=False):
+        image = axes.pcolormesh(
+            found.ratio, found.advantage, found.slope[:, i], cmap="RdBu", vmin=-3.0, vmax=3.0, shading="nearest",
+            rasterized=True,
+        )  # fmt: skip
+        axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
+        label = f"{name}, n/N = {found.fraction[i]:g}" if len(found.fraction) > 1 else name
+        axes.set_title(label, loc="left", fontsize=10)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.colorbar(image, ax=grid.tolist(), extend="both", pad=0.01, label="d objective / d ratio")
+    figure.supxlabel("ratio (dotted: 1)", fontsize=9)
+    figure.supylabel("advantage", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return figure
 
 
 def _figure(title: str, caption: str) -> tuple[Figure, Axes]:

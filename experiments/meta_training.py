@@ -11,7 +11,7 @@ import dataclasses
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,6 +24,17 @@ from jaxrl.results import Results
 
 ScaleName = Literal["smoke", "cpu", "gpu", "paper"]
 THRESHOLDS = np.linspace(-0.5, 2.0, 101)
+
+
+class TrainingScale(Protocol):
+    """What `trained` has to know of a scale: levels of training, settings with the length, checkpoints."""
+
+    @property
+    def env(self) -> str: ...
+    @property
+    def all_settings(self) -> dict[str, Any]: ...
+    @property
+    def chunks(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +114,7 @@ def time_limit(minutes: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def trained(preset: str, scale: Scale, seeds: int, folder: Path) -> jaxrl.Run:
+def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path) -> jaxrl.Run:
     """All meta-seeds of a preset: begun, gone on with, or only opened.
 
     Raises:
@@ -120,11 +131,17 @@ def trained(preset: str, scale: Scale, seeds: int, folder: Path) -> jaxrl.Run:
     return jaxrl.load_run(folder)
 
 
+def saved_rules(run: jaxrl.Run) -> list[Path]:
+    """The files of all rules of a run, in the order of its seeds, written to `rules/` in its directory."""
+    paths = [run.path / "rules" / f"seed_{seed}.npz" for seed in run.plan.seeds]
+    for seed, path in zip(run.plan.seeds, paths, strict=True):
+        jaxrl.save_rule(path, run.rule(seed=seed))
+    return paths
+
+
 def tested(run: jaxrl.Run, scale: Scale) -> LevelReturns:
     """Returns on held-out levels of all rules of a run, which are written to `rules/` in its directory."""
-    rules = [run.rule(seed=seed) for seed in run.plan.seeds]
-    for seed, rule in zip(run.plan.seeds, rules, strict=True):
-        jaxrl.save_rule(run.path / "rules" / f"seed_{seed}.npz", rule)
+    rules = [jaxrl.load_rule(path) for path in saved_rules(run)]
     config, hp = agents_of(scale)
     pieces = []
     for start in range(0, scale.num_levels, scale.batch):

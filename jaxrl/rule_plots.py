@@ -27,8 +27,8 @@ class RatioSlopes(NamedTuple):
     Attributes:
       ratio: [R], of the new policy's probability to the old one's.
       fraction: [F], n/N: how much of the lifetime is over.
-      advantage: [2], +1 and -1.
-      slope: [2, F, R], d(objective)/d(ratio). At ratio 1 it is the advantage; where it is 0 the objective neither
+      advantage: [A].
+      slope: [A, F, R], d(objective)/d(ratio). At ratio 1 it is the advantage; where it is 0 the objective neither
         pulls nor pushes, as PPO beyond its clip.
     """
 
@@ -38,7 +38,7 @@ class RatioSlopes(NamedTuple):
     slope: np.ndarray
 
 
-def ratio_slopes(drift: Drift, ratio: Any = None, fraction: Any = None) -> RatioSlopes:
+def ratio_slopes(drift: Drift, ratio: Any = None, fraction: Any = None, advantage: Any = ADVANTAGES) -> RatioSlopes:
     """d(objective)/d(ratio) of a drift on a grid.
 
     Args:
@@ -46,11 +46,13 @@ def ratio_slopes(drift: Drift, ratio: Any = None, fraction: Any = None) -> Ratio
         `lambda log_ratio, advantage, fraction: ppo_drift(log_ratio, advantage, 0.2)`.
       ratio: [R], above 0; by default 0.25 to 2.
       fraction: [F] in [0, 1]; by default 0 to 1.
+      advantage: [A]; by default +1 and -1.
     Raises:
       ValueError: if a grid is empty or leaves its range.
     """
     ratios = _grid("ratio", np.linspace(0.25, 2.0, 141) if ratio is None else ratio, 0.0, np.inf)
     fractions = _grid("fraction", np.linspace(0.0, 1.0, 41) if fraction is None else fraction, 0.0, 1.0)
+    advantages = _grid("advantage", advantage, -np.inf, np.inf)
     if not ratios.min() > 0.0:
         raise ValueError(f"ratio holds {ratios.min():g}: expected numbers above 0")
 
@@ -58,19 +60,19 @@ def ratio_slopes(drift: Drift, ratio: Any = None, fraction: Any = None) -> Ratio
         return ratio * advantage - drift(jnp.log(ratio), advantage, fraction)
 
     slope = jax.grad(gain)
-    for axes in ((0, None, None), (None, None, 0), (None, 0, None)):  # outermost last: [2, F, R]
+    for axes in ((0, None, None), (None, None, 0), (None, 0, None)):  # outermost last: [A, F, R]
         slope = jax.vmap(slope, axes)
-    found = jax.jit(slope)(jnp.asarray(ratios), jnp.asarray(ADVANTAGES), jnp.asarray(fractions))
-    return RatioSlopes(ratios, fractions, np.asarray(ADVANTAGES), np.asarray(found))
+    found = jax.jit(slope)(jnp.asarray(ratios), jnp.asarray(advantages), jnp.asarray(fractions))
+    return RatioSlopes(ratios, fractions, advantages, np.asarray(found))
 
 
 def plot_ratio_slopes(
     slopes: RatioSlopes, path: str | os.PathLike[str] | None = None, title: str = "learned drift"
 ) -> Figure:
-    """Above, the slope over ratio and n/N, for good actions and for bad ones; below, the same at five times.
+    """Above, the slope over ratio and n/N, a column for each advantage; below, the same at five times.
 
     Args:
-      slopes: as from `ratio_slopes`.
+      slopes: as from `ratio_slopes`, of few advantages.
       path: image to write, in the format of its suffix.
       title: of the figure.
     Returns:

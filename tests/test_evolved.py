@@ -187,6 +187,7 @@ def test_families_are_ppo_s() -> None:
         (lambda: dataclasses.replace(DRIFT, num_minibatches=5), "not divisible by num_minibatches = 5"),
         (lambda: dataclasses.replace(DRIFT, fitness="best"), "fitness = 'best'"),
         (lambda: ta_lpg(_boxed(), dataclasses.replace(LPG, torso="mlp")), "Discrete"),
+        (lambda: ta_lpg(_boxed(), LPG), "LPG reads the probability of a discrete action"),
         (lambda: ta_lpg(probes.termination_probe(), LPG), "table"),
         (lambda: PRESETS["ta_lpg"].agent(world(), LPG, TALPGHparams()), "leaves a rule and no policy"),
     ],

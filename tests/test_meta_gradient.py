@@ -302,7 +302,7 @@ def test_regret_of_equal_agents_is_zero_and_of_frozen_ones_positive() -> None:
     ("settings", "message"),
     [
         ({"lifetime_batch": 3}, "num_lifetimes = 4 is not divisible by lifetime_batch = 3; use 2"),
-        ({"num_inner": 5, "lifetime": 4}, "num_inner = 5 is more than the lifetime = 4"),
+        ({"num_inner": 5, "lifetime": 4}, "num_inner = 5 is more than the lifetime = 4; .*use num_inner = 4 or"),
         ({"score": "regret"}, "score = 'regret': expected one of uniform, frozen, alg_regret"),
         ({"core": "rnn"}, "core = 'rnn': expected one of gru, lstm"),
         ({"total_steps": 100}, "total_steps = 100 is less than one meta-update; use at least 144"),
@@ -319,6 +319,10 @@ def test_environments_that_do_not_fit_are_refused() -> None:
     mlp = dataclasses.replace(TINY, torso="mlp")
     with pytest.raises(ValueError, match="LPG reads the probability of a discrete action"):
         lpg(continuous_probe(), mlp)
+    with pytest.raises(ValueError, match="LPG reads the probability of a discrete action"):
+        lpg(continuous_probe(), TINY)  # not: torso = 'mlp', which would not help
+    with pytest.raises(ValueError, match=r"num_inner = 5 .*shortest lifetime .*, 4; use num_inner = 4 or less"):
+        lpg(world(DISTRIBUTIONS["debug"]), dataclasses.replace(TINY, num_inner=5))
     with pytest.raises(ValueError, match="torso = 'table' needs observations in an Indexed space"):
         lpg(truncation_probe(), TINY)
     with pytest.raises(ValueError, match="score = 'optimal_regret' needs an environment with"):

@@ -29,6 +29,9 @@ def test_slopes_of_closed_forms() -> None:
         np.testing.assert_allclose(ppo.slope[0, at], [1, 1, 1, 1, 1, 0, 0], atol=1e-6)
         np.testing.assert_allclose(ppo.slope[1, at], [0, 0, -1, -1, -1, -1, -1], atol=1e-6)
     dpo = ratio_slopes(lambda x, advantage, fraction: dpo_drift(x, advantage, 2.0, 0.6), ratio, [0.0])
+    other = ratio_slopes(lambda x, advantage, fraction: ppo_drift(x, advantage, 0.2), ratio, [0.0], [-2.0, 0.5, 3.0])
+    np.testing.assert_allclose(other.slope[:, 0, 3], [-2.0, 0.5, 3.0], atol=1e-6)
+    np.testing.assert_allclose(other.slope[2, 0], [3, 3, 3, 3, 3, 0, 0], atol=1e-5)
     held = 1.0 / np.cosh(np.maximum(ratio - 1.0, 0.0) / 2.0) ** 2
     np.testing.assert_allclose(dpo.slope[0, 0], held, atol=1e-6)
     below = np.minimum(np.log(ratio), 0.0)

@@ -20,6 +20,7 @@ import jaxrl
 from jaxrl import checkpoint, files, rules
 from jaxrl.cli import main
 from jaxrl.objectives import OBJECTIVES, lpo_objective
+from jaxrl.objectives.lpg import LPGConfig, lpg_init
 from jaxrl.objectives.lpo import LPOConfig, lpo_drift, lpo_init
 from jaxrl.plan import make_plan
 from jaxrl.presets import PPOConfig, on_policy, on_policy_agent
@@ -90,6 +91,29 @@ def test_rules_that_do_not_fit_are_not_written(tmp_path: Path, changes: dict[str
     with pytest.raises(ValueError, match=message):
         save_rule(tmp_path / "bad.npz", a_rule()._replace(**changes))
     assert not (tmp_path / "bad.npz").exists()
+
+
+def test_a_rule_of_another_target_width_is_refused(tmp_path: Path) -> None:
+    """Written with a configuration that it does not fit, or read with one: which array, and what was expected."""
+    config, other = LPGConfig(width=3, target_width=4, embedding_width=2), LPGConfig(width=3, target_width=5)
+    params = jax.tree.map(np.asarray, lpg_init(jax.random.key(0), config))
+    with pytest.raises(ValueError, match=r"do not fit LPGConfig\(.*target_width=5.*; they are those of another config"):
+        save_rule(tmp_path / "bad.npz", Rule("lpg", other, params, {}))
+    about = {"version": 1, "kind": "lpg", "config": {"width": 3, "embedding_width": 2}, "provenance": {}}
+    checkpoint.save(tmp_path / "odd.npz", params, {"rule": about})
+    with pytest.raises(ValueError, match=r"odd\.npz cannot be used.*does not fit: .*shape \[4, 2\].*\[8, 2\]"):
+        load_rule(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "jaxrl/probe_continuous"])
+def test_a_rule_of_lpg_on_other_actions_is_refused_before_anything_runs(tmp_path: Path, env: str) -> None:
+    """The rule itself fits any number of actions, as it reads probabilities; but they must be discrete."""
+    config = LPGConfig(width=3, target_width=4, embedding_width=2)
+    file = tmp_path / "mine.npz"
+    save_rule(file, Rule("lpg", config, jax.tree.map(np.asarray, lpg_init(jax.random.key(0), config)), {}))
+    with pytest.raises(ValueError, match=r"LPG reads the probability of a discrete action, got .*use an env"):
+        jaxrl.run("ppo", env, settings={**TINY, "objective": str(file)}, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "results.npz").exists()
 
 
 def test_names_of_files(tmp_path: Path) -> None:

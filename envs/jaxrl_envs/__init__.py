@@ -30,6 +30,7 @@ _GRID_DISTRIBUTIONS = (
     "medium",
     "large",
     "debug",
+    "debug_vrandlife",
     "mazes",
 )
 _CHAINS = ("short", "short_noisy", "long", "long_noisy", "distractor")

@@ -212,6 +212,7 @@ def ta_lpg(
     params = env.default_params if env_params is None else env_params
     draw = level_drawer(env, params)
 
+    lpg_objective({}, config.rule, hp).heads(env.action_space(params))
     lpg_pupil(env, config, hp, {}, params)  # what does not fit is told here, not from inside a compilation
 
     def fitness(key: Key, own_key: Key, eta: Params) -> Evaluation:

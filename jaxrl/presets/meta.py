@@ -115,7 +115,7 @@ class MetaConfig(LPGParts):
         if self.num_inner > self.lifetime:
             raise ValueError(
                 f"num_inner = {self.num_inner} is more than the lifetime = {self.lifetime}; a meta-update cannot "
-                "look at more updates than an agent has"
+                f"look at more updates than an agent has: use num_inner = {self.lifetime} or less, or longer lifetimes"
             )
         if self.num_updates < 1:
             raise ValueError(f"total_steps = {self.total_steps} is less than one meta-update; use at least "
@@ -278,8 +278,8 @@ def lpg(
     Returns:
       An `Algorithm` whose state has the rule as `params`.
     Raises:
-      ValueError: for other actions, a torso that does not fit the observations, or a score that the environment cannot
-        give.
+      ValueError: for other actions, a torso that does not fit the observations, levels on which agents live for less
+        than `config.num_inner` updates, or a score that the environment cannot give.
     References:
       Oh et al. 2020, arXiv:2007.08794; Jackson et al. 2023, arXiv:2310.02782.
     """
@@ -288,6 +288,8 @@ def lpg(
                          "use 'alg_regret'")  # fmt: skip
     params = env.default_params if env_params is None else env_params
     # What does not fit is told here, not from inside a compilation.
+    lpg_objective({}, config.rule, hp).heads(env.action_space(params))
+    _check_lifetimes(env, config, params)
     meta_agent(env, config, hp, params, lpg_objective({}, config.rule, hp))
     regularizers = {
         "policy/entropy": -hp.policy_entropy_coef,
@@ -309,6 +311,19 @@ def lpg(
         config,
         regularizers,
     )
+
+
+def _check_lifetimes(env: Environment, config: MetaConfig, params: Any) -> None:
+    """Levels may say how long agents live: of random ones the distribution knows the least."""
+    if hasattr(env, "sample_params"):
+        shortest = getattr(getattr(env, "distribution", None), "lifetime", (config.lifetime,))[0]
+    else:
+        shortest = getattr(params, "lifetime", config.lifetime)
+    if not isinstance(shortest, jax.core.Tracer) and config.num_inner > int(shortest):
+        raise ValueError(
+            f"num_inner = {config.num_inner} is more than the shortest lifetime of these levels, {int(shortest)}; use "
+            f"num_inner = {int(shortest)} or less, or levels on which agents live longer"
+        )
 
 
 def _scale_by(factor: Any) -> optax.GradientTransformation:

@@ -87,6 +87,7 @@ DISTRIBUTIONS: dict[str, LevelDistribution] = {
     "medium": LevelDistribution((6, 8), (100, 250), (2, 4), 10, (1000, 1000)),
     "large": LevelDistribution((8, 10), (250, 750), (2, 5), 15, (2500, 2500)),
     "debug": LevelDistribution((3, 4), (5, 10), (1, 2), 2, (4, 4)),  # the number of walls is ours
+    "debug_vrandlife": LevelDistribution((3, 4), (5, 10), (1, 2), 2, (5, 50)),  # ours, for time-aware rules on CPUs
     "mazes": LevelDistribution(limit=(25, 50), lifetime=(2500, 2500), reward=(0.0, 1.0), num_walls=0, drawings=MAZES),
 }
 
