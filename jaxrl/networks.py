@@ -105,13 +105,14 @@ class PatchConv(nn.Module):
 
     features: int
     size: int = 3
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, H-size+1, W-size+1, features]."""
         size, channels = self.size, x.shape[-1]
         kernel = self.param("kernel", orthogonal(_HIDDEN_GAIN), (size, size, channels, self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else 0.0
         height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
         patches = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
         return jnp.concatenate(patches, -1) @ kernel.reshape(-1, self.features) + bias

@@ -98,11 +98,13 @@ class Evaluation(NamedTuple):
       fitness: the higher the better; NaN where the evaluation failed.
       descriptor: [N, D], what they did; `()` where nobody asks.
       steps: environment steps that it took, float32: counts of one generation may exceed 2^31.
+      gathered: whatever else was asked for, such as sums of observations or transitions; else `()`.
     """
 
     fitness: jax.Array
     descriptor: Any = ()
     steps: jax.Array | float = 0.0
+    gathered: Any = ()
 
 
 class Progress(NamedTuple):
