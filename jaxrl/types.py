@@ -80,6 +80,8 @@ class Sample(NamedTuple):
       final_obs: the successor of the last of them, before any reset.
       probability: of being drawn, relative to uniform sampling; ones unless prioritised.
       index: where it is stored, for new priorities.
+      weight: of its error in the critics' loss, whose mean is over all N; `()` is 1 for all. Critics that minimise a
+        squared error read it (`off_policy.squared_error`).
     """
 
     obs: Any
@@ -89,6 +91,7 @@ class Sample(NamedTuple):
     final_obs: Any
     probability: jax.Array
     index: Any
+    weight: Any = ()
 
 
 class Evaluation(NamedTuple):
