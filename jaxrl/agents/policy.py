@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -75,6 +76,25 @@ def policy_agent(obs_space: Space, action_space: Space, config: Any, action_nois
         return state, {}
 
     return Agent(init, memory, act, update)
+
+
+def player(policy: Callable[[Params, jax.Array], jax.Array], init: Callable[[Key], Params]) -> Agent:
+    """An agent that plays a deterministic policy of vectors, with the parameters as its state; it learns nothing.
+
+    Args:
+      policy: `(params, obs [N, …]) -> action [N, …]`.
+      init: `(key) -> params`.
+    """
+
+    def act(
+        key: Key, state: Params, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Any, dict[str, Any]]:
+        return policy(state, obs), memory, {}
+
+    def update(key: Key, state: Params, data: Any, progress: Any) -> tuple[Params, Metrics]:
+        return state, {}
+
+    return Agent(lambda key, obs_space, action_space: init(key), lambda num_envs: (), act, update)
 
 
 def policy_network(obs_space: Space, action_space: Space, config: Any) -> PolicyNetwork:

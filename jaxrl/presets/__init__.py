@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning
+from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning, quality_diversity
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -34,6 +34,14 @@ from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent,
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
+from jaxrl.presets.quality_diversity import (
+    DCRLConfig,
+    DCRLHparams,
+    MapElitesConfig,
+    MapElitesHparams,
+    dcrl_map_elites,
+    map_elites,
+)
 from jaxrl.settings import suggest
 
 PRESETS: dict[str, Preset] = {
@@ -43,9 +51,12 @@ PRESETS: dict[str, Preset] = {
     **continuous.PRESETS,
     **meta.PRESETS,
     **evolved.PRESETS,
+    **quality_diversity.PRESETS,
 }
 
 __all__ = [
+    "DCRLConfig",
+    "DCRLHparams",
     "DQNConfig",
     "DQNHparams",
     "DSACTConfig",
@@ -54,6 +65,8 @@ __all__ = [
     "EvolvedDriftHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MapElitesConfig",
+    "MapElitesHparams",
     "MetaConfig",
     "MetaHparams",
     "PMOEConfig",
@@ -71,11 +84,13 @@ __all__ = [
     "TD3Config",
     "TD3Hparams",
     "a2c",
+    "dcrl_map_elites",
     "dqn",
     "dsac_t",
     "find_preset",
     "lpg",
     "lpo",
+    "map_elites",
     "mdpo_off",
     "on_policy_agent",
     "pmoe",

@@ -12,7 +12,7 @@ from flax import struct
 
 from jaxrl.algorithm import Algorithm
 from jaxrl.evo.evolve import Spread, in_chunks
-from jaxrl.qd.archive import Archive, Container, Insertion
+from jaxrl.qd.archive import Archive, Container, Insertion, individuals_at
 from jaxrl.qd.emitters import Emitter
 from jaxrl.qd.metrics import Evaluate, archive_metrics
 from jaxrl.types import Evaluation, Key, Metrics, Step
@@ -37,6 +37,11 @@ class MapElitesState:
     def params(self) -> Any:
         """What is learnt: the individuals, leaves [C, …]."""
         return self.archive.genotypes
+
+    @property
+    def agent(self) -> Any:
+        """The fittest individual."""
+        return individuals_at(self.archive, jnp.argmax(self.archive.fitness))[0]
 
 
 def map_elites(
