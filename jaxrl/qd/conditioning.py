@@ -86,7 +86,7 @@ def similarity(achieved: jax.Array, command: jax.Array, length_scale: jax.Array 
     References:
       Faldor et al. 2023, arXiv:2303.03832, eq. 3.
     """
-    return jnp.exp(-jnp.linalg.norm(achieved - command, axis=-1) / length_scale)
+    return jnp.exp(-jnp.sqrt(jnp.square(achieved - command).sum(-1)) / length_scale)
 
 
 def labelled(evaluation: Evaluation, achieved: jax.Array, command: jax.Array, sizes: PolicyGradientSizes) -> Transition:
@@ -121,7 +121,7 @@ def labelled(evaluation: Evaluation, achieved: jax.Array, command: jax.Array, si
 
     obs = {"obs": rows.obs, "achieved": along(achieved), "command": along(command), "weight": weight}
     kept = rows._replace(obs=obs, reward=reward)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, 1, *leaf.shape[3:]), kept)
+    return jax.tree.map(lambda leaf: leaf.reshape(played.size, 1, *leaf.shape[3:]), kept)
 
 
 def told(sample: Sample, sizes: PolicyGradientSizes, hp: PolicyGradientNumbers) -> Sample:

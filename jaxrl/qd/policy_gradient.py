@@ -127,8 +127,10 @@ def policy_gradient(
             (sizes.num_probes, probes, lambda: inject(probes)),
         )
         genotypes = [make() for num, _, make in made if num]
-        commands = [command for num, command, _ in made if num]
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *genotypes), jnp.concatenate(commands)
+        for other in genotypes:
+            _check_injectable(other, archive)
+        commands = jnp.concatenate([command for num, command, _ in made if num])
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *genotypes), commands
 
     def update(
         key: Key, state: PolicyGradientState, archive: Archive, genotypes: Any, info: jax.Array, evaluation: Evaluation,
@@ -208,3 +210,18 @@ def climb(
 
     (vectors, _), _ = jax.lax.scan(one, (vectors, tx.init(vectors)), jax.random.split(key, num_steps))
     return jax.vmap(unravel)(vectors)
+
+
+def _check_injectable(genotypes: Any, archive: Archive) -> None:
+    """Raises ValueError unless genotypes have the structure and shapes of those in the archive."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        return {jax.tree_util.keystr(path): leaf.shape[1:] for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    given, kept = shapes(genotypes), shapes(archive.genotypes)
+    if given != kept:
+        different = sorted(name for name in given.keys() | kept.keys() if given.get(name) != kept.get(name))[0]
+        raise ValueError(
+            f"the actor cannot be injected: {different} has shape {given.get(different)}, and in the archive "
+            f"{kept.get(different)}; actor and policies need the same hidden layers"
+        )
