@@ -50,6 +50,8 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"grid_{name}": ("gridworld", "grid_random", {"distribution": name}) for name in _GRID_DISTRIBUTIONS},
     **{f"maze_{i}": ("gridworld", "maze", {"index": i}) for i in range(1, 10)},
     **{f"chain_{name}": ("chains", "chain", {"variant": name}) for name in _CHAINS},
+    "hard_maze": ("hard_maze", "hard_maze", {}),
+    "hard_maze_images": ("hard_maze", "hard_maze", {"images": True}),
 }
 
 
