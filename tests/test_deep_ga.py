@@ -12,8 +12,9 @@ from helpers import assert_trees_close, assert_trees_equal
 from jax.flatten_util import ravel_pytree
 
 from jaxrl.algorithm import Algorithm, init, sweep, train
-from jaxrl.evo.deep_ga import Child, DeepGAHparams, NoveltySearch, champion_genome, deep_ga
+from jaxrl.evo.deep_ga import Child, DeepGAHparams, champion_genome, deep_ga
 from jaxrl.evo.evolve import Strategy, evenly, evolve, in_chunks
+from jaxrl.evo.novelty import NoveltySearch
 from jaxrl.evo.seeds import seed_codec
 from jaxrl.runtime import Layout, over_runs
 from jaxrl.types import Evaluation, Key, Params

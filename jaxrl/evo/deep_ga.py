@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from jaxrl.evo.evolve import Strategy
-from jaxrl.evo.novelty import NoveltyArchive, add_to_archive, check_novelty, init_archive, novelty
+from jaxrl.evo.novelty import NoveltyArchive, NoveltySearch, add_to_archive, check_novelty, init_archive, novelty
 from jaxrl.evo.seeds import SeedCodec, SeedGenome, check_key, extend, founder, quantize
 from jaxrl.types import Evaluation, Key, Metrics
 
@@ -36,24 +36,6 @@ class DeepGAHparams(NamedTuple):
     sigma_decay: Any = 1.0
     sigma_floor: Any = 0.0
     archive_probability: Any = 0.01
-
-
-class NoveltySearch(NamedTuple):
-    """Selection by novelty in the place of fitness.
-
-    Attributes:
-      size: D, of the descriptors.
-      capacity: of the archive; what does not fit is dropped and counted ("archive/dropped").
-      num_neighbours: k, over archive and population.
-      metric: "euclidean" or "sqeuclidean".
-      batch_size: individuals whose distances exist at once; 0 is all.
-    """
-
-    size: int
-    capacity: int
-    num_neighbours: int = 25
-    metric: str = "euclidean"
-    batch_size: int = 0
 
 
 @struct.dataclass
@@ -133,6 +115,7 @@ def deep_ga(  # noqa: PLR0913 - sizes, one by one
         groups=np.zeros(design.num_members, np.int32),  # common random numbers for everyone
         describe=functools.partial(_describe, design),
         again=functools.partial(_again, design) if elite_pool else None,
+        solution=lambda state: codec.to_params(state.cache[0]),
     )
 
 

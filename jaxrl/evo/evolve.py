@@ -40,6 +40,7 @@ class Strategy(NamedTuple):
       describe: `(state) -> Metrics`, after each generation.
       again: `(key, state, genomes [N, …], Evaluation [N]) -> (genomes [C, …], state)`, who is evaluated a second time,
         all of them with one key, before `tell`; which then takes those genomes and their `Evaluation` [C], too.
+      solution: `(state) -> params`, what it has found: a mean, a champion.
     """
 
     init: Callable[[Key], Any]
@@ -49,6 +50,7 @@ class Strategy(NamedTuple):
     groups: Sequence[int] | np.ndarray
     describe: Callable[[Any], Metrics] = _nothing
     again: Callable[[Key, Any, Any, Evaluation], tuple[Any, Any]] | None = None
+    solution: Callable[[Any], Params] | None = None
 
 
 def in_chunks(batch_size: int = 0) -> Spread:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 METRICS = ("euclidean", "sqeuclidean")
+
+
+class NoveltySearch(NamedTuple):
+    """What novelty is.
+
+    Attributes:
+      size: D, of the descriptors.
+      capacity: of the archive; what does not fit is dropped and counted ("archive/dropped").
+      num_neighbours: k, over archive and population.
+      metric: "euclidean" or "sqeuclidean".
+      batch_size: individuals whose distances exist at once; 0 is all.
+    """
+
+    size: int
+    capacity: int
+    num_neighbours: int = 25
+    metric: str = "euclidean"
+    batch_size: int = 0
 
 
 @struct.dataclass

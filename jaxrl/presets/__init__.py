@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning
+from jaxrl.presets import continuous, evolved, meta, neuroevolution, on_policy, q_learning, strategies
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -30,10 +30,22 @@ from jaxrl.presets.evolved import (
     ta_lpg,
 )
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
+from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
+from jaxrl.presets.strategies import (
+    EvosaxConfig,
+    EvosaxHparams,
+    NoveltyESConfig,
+    NoveltyESPolicyHparams,
+    OpenESConfig,
+    OpenESPolicyHparams,
+    evosax,
+    ns_es,
+    open_es,
+)
 from jaxrl.settings import suggest
 
 PRESETS: dict[str, Preset] = {
@@ -43,6 +55,8 @@ PRESETS: dict[str, Preset] = {
     **continuous.PRESETS,
     **meta.PRESETS,
     **evolved.PRESETS,
+    **neuroevolution.PRESETS,
+    **strategies.PRESETS,
 }
 
 __all__ = [
@@ -50,12 +64,20 @@ __all__ = [
     "DQNHparams",
     "DSACTConfig",
     "DSACTHparams",
+    "DeepGAConfig",
+    "DeepGAHparams",
     "EvolvedDriftConfig",
     "EvolvedDriftHparams",
+    "EvosaxConfig",
+    "EvosaxHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
     "MetaConfig",
     "MetaHparams",
+    "NoveltyESConfig",
+    "NoveltyESPolicyHparams",
+    "OpenESConfig",
+    "OpenESPolicyHparams",
     "PMOEConfig",
     "PMOEHparams",
     "PPOConfig",
@@ -71,13 +93,17 @@ __all__ = [
     "TD3Config",
     "TD3Hparams",
     "a2c",
+    "deep_ga",
     "dqn",
     "dsac_t",
+    "evosax",
     "find_preset",
     "lpg",
     "lpo",
     "mdpo_off",
+    "ns_es",
     "on_policy_agent",
+    "open_es",
     "pmoe",
     "ppo",
     "pqn",
