@@ -79,11 +79,11 @@ ALLOWED = {
     "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation"},
     "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation", "evo"},
     "evaluation": {"types", "env", "ops", "loops"},
-    "adapters": {"types", "spaces", "env", "settings"},
+    "adapters": {"types", "spaces", "env", "settings", "evo"},
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings", "rules", "evaluation",
+        "evo", "qd", "settings", "rules", "evaluation", "adapters",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning, quality_diversity
+from jaxrl.presets import (
+    continuous,
+    evolved,
+    meta,
+    neuroevolution,
+    on_policy,
+    q_learning,
+    quality_diversity,
+    strategies,
+)
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -30,6 +39,7 @@ from jaxrl.presets.evolved import (
     ta_lpg,
 )
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
+from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
@@ -42,6 +52,17 @@ from jaxrl.presets.quality_diversity import (
     dcrl_map_elites,
     map_elites,
 )
+from jaxrl.presets.strategies import (
+    EvosaxConfig,
+    EvosaxHparams,
+    NoveltyESConfig,
+    NoveltyESPolicyHparams,
+    OpenESConfig,
+    OpenESPolicyHparams,
+    evosax,
+    ns_es,
+    open_es,
+)
 from jaxrl.settings import suggest
 
 PRESETS: dict[str, Preset] = {
@@ -52,6 +73,8 @@ PRESETS: dict[str, Preset] = {
     **meta.PRESETS,
     **evolved.PRESETS,
     **quality_diversity.PRESETS,
+    **neuroevolution.PRESETS,
+    **strategies.PRESETS,
 }
 
 __all__ = [
@@ -61,14 +84,22 @@ __all__ = [
     "DQNHparams",
     "DSACTConfig",
     "DSACTHparams",
+    "DeepGAConfig",
+    "DeepGAHparams",
     "EvolvedDriftConfig",
     "EvolvedDriftHparams",
+    "EvosaxConfig",
+    "EvosaxHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
     "MapElitesConfig",
     "MapElitesHparams",
     "MetaConfig",
     "MetaHparams",
+    "NoveltyESConfig",
+    "NoveltyESPolicyHparams",
+    "OpenESConfig",
+    "OpenESPolicyHparams",
     "PMOEConfig",
     "PMOEHparams",
     "PPOConfig",
@@ -85,14 +116,18 @@ __all__ = [
     "TD3Hparams",
     "a2c",
     "dcrl_map_elites",
+    "deep_ga",
     "dqn",
     "dsac_t",
+    "evosax",
     "find_preset",
     "lpg",
     "lpo",
     "map_elites",
     "mdpo_off",
+    "ns_es",
     "on_policy_agent",
+    "open_es",
     "pmoe",
     "ppo",
     "pqn",
