@@ -140,6 +140,24 @@ def rule(
     print(f"{out}: {jaxrl.load_rule(out).provenance['summary']}")
 
 
+def champion(
+    run: RunPath,
+    out: Annotated[Path, arg(metavar="FILE.npz", help="The file to write: a few kilobytes.")],
+    cell: Cell = None,
+    seed: Seed = None,
+) -> None:
+    """Write the policy that a genetic algorithm has found to a file, as the list of its seeds.
+
+    Example: jaxrl champion runs/ga --out champion.npz; in Python, jaxrl.load_champion("champion.npz").policy()
+    """
+    _start()
+    import jaxrl
+
+    found = jaxrl.load_run(run).champion(cell, seed)
+    jaxrl.save_champion(out, found)
+    print(f"{out}: {len(found.genome.seeds)} seeds, {found.codec['size']} parameters, fitness {found.fitness:g}")
+
+
 def plot(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Run directories.")],
     out: Annotated[Path | None, arg(metavar="FILE", help="PNG; with one run by default in its figures/.")] = None,
@@ -216,6 +234,7 @@ def main(args: list[str] | None = None) -> None:
         "evaluate": evaluate,
         "render": render,
         "rule": rule,
+        "champion": champion,
         "plot": plot,
         "list": list_,
         "config": config,

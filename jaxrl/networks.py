@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 TORSOS = ("auto", "mlp", "cnn", "table")
 MEMORIES = ("none", "gru")
-_HIDDEN_GAIN = float(np.sqrt(2.0))
+HIDDEN_GAIN = float(np.sqrt(2.0))
 
 
 def orthogonal(gain: float) -> Callable[..., jax.Array]:
@@ -50,6 +50,20 @@ def orthogonal(gain: float) -> Callable[..., jax.Array]:
         return gain * (basis if rows >= columns else basis.T).reshape(shape)
 
     return init
+
+
+INITIALIZERS = ("orthogonal", "lecun_uniform")
+
+
+def initializer(name: str, gain: float) -> Callable[..., jax.Array]:
+    """Of a layer: `orthogonal(gain)`, or uniform with the variance of one over the number of inputs, whatever the gain.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name not in INITIALIZERS:
+        raise ValueError(f"initializer = {name!r}: expected one of {', '.join(INITIALIZERS)}")
+    return orthogonal(gain) if name == "orthogonal" else nn.initializers.lecun_uniform()
 
 
 def encode(space: Space, obs: jax.Array) -> jax.Array:
@@ -105,13 +119,14 @@ class PatchConv(nn.Module):
 
     features: int
     size: int = 3
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, H-size+1, W-size+1, features]."""
         size, channels = self.size, x.shape[-1]
-        kernel = self.param("kernel", orthogonal(_HIDDEN_GAIN), (size, size, channels, self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel = self.param("kernel", orthogonal(HIDDEN_GAIN), (size, size, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else 0.0
         height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
         patches = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
         return jnp.concatenate(patches, -1) @ kernel.reshape(-1, self.features) + bias
@@ -132,7 +147,7 @@ class Torso(nn.Module):
     activation: str
     kind: str = "mlp"
     layer_norm: bool = False
-    kernel_init: Callable[..., jax.Array] = orthogonal(_HIDDEN_GAIN)
+    kernel_init: Callable[..., jax.Array] = orthogonal(HIDDEN_GAIN)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -97,7 +97,7 @@ def make_plan(
       ValueError: with what was expected, what came, and the fix.
     """
     preset = find_preset(algorithm)
-    chosen = {**preset.overrides.get(family(env), {}), **settings}
+    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(env, {}), **settings}
     fields = setting_kinds(preset, env_params)
     chosen = {name: _checked(fields, name, value) for name, value in chosen.items()}
     axes = {name: _axis(fields, name, values) for name, values in grid.items()}

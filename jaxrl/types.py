@@ -80,6 +80,8 @@ class Sample(NamedTuple):
       final_obs: the successor of the last of them, before any reset.
       probability: of being drawn, relative to uniform sampling; ones unless prioritised.
       index: where it is stored, for new priorities.
+      weight: of its error in the critics' loss, whose mean is over all N; `()` is 1 for all. Critics that minimise a
+        squared error read it (`off_policy.squared_error`).
     """
 
     obs: Any
@@ -89,6 +91,7 @@ class Sample(NamedTuple):
     final_obs: Any
     probability: jax.Array
     index: Any
+    weight: Any = ()
 
 
 class Evaluation(NamedTuple):
@@ -98,11 +101,13 @@ class Evaluation(NamedTuple):
       fitness: the higher the better; NaN where the evaluation failed.
       descriptor: [N, D], what they did; `()` where nobody asks.
       steps: environment steps that it took, float32: counts of one generation may exceed 2^31.
+      gathered: whatever else was asked for, such as sums of observations or transitions; else `()`.
     """
 
     fitness: jax.Array
     descriptor: Any = ()
     steps: jax.Array | float = 0.0
+    gathered: Any = ()
 
 
 class Progress(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -48,24 +49,49 @@ class StateActionValue(nn.Module):
 
     num_outputs: int
     torso: Torso
+    head_init: Callable[..., jax.Array] = orthogonal(1.0)
 
     @nn.compact
     def __call__(self, x: jax.Array, action: jax.Array) -> jax.Array:
         """Q(x, action)."""
         both = jnp.concatenate([x.reshape(x.shape[0], -1), action], -1)
-        return nn.Dense(self.num_outputs, kernel_init=orthogonal(1.0), name="head_q")(self.torso(both))
+        return nn.Dense(self.num_outputs, kernel_init=self.head_init, name="head_q")(self.torso(both))
 
 
 class Actor(nn.Module):
-    """Numbers that describe a policy, [N, …] encoded observations -> [N, num_outputs]; nearly 0 at first."""
+    """Numbers that describe a policy, [N, …] encoded observations -> [N, num_outputs]; by default nearly 0 at first."""
 
     num_outputs: int
     torso: Torso
+    head_init: Callable[..., jax.Array] = orthogonal(0.01)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Outputs of the head."""
-        return nn.Dense(self.num_outputs, kernel_init=orthogonal(0.01), name="head_policy")(self.torso(x))
+        return nn.Dense(self.num_outputs, kernel_init=self.head_init, name="head_policy")(self.torso(x))
+
+
+def fold_inputs(params: Params, inputs: jax.Array) -> Params:
+    """Parameters of an `Actor` on a vector that is told the last of its inputs once and for all.
+
+    Args:
+      params: of the actor that takes them every time.
+      inputs: [k], the last k of its n inputs; their share of the first layer moves into its bias.
+    Returns:
+      Parameters of an actor of n - k inputs and the same layers, whose outputs are the same.
+    Raises:
+      ValueError: if it has no more than k inputs.
+    """
+    layers = dict(params["params"])
+    torso = layers.get("torso")
+    first = layers["head_policy"] if torso is None else torso["Dense_0"]
+    num = first["kernel"].shape[0] - inputs.shape[0]
+    if num < 1:
+        raise ValueError(f"the actor has {first['kernel'].shape[0]} inputs: expected more than the {len(inputs)} given")
+    folded = {"kernel": first["kernel"][:num], "bias": first["bias"] + inputs @ first["kernel"][num:]}
+    if torso is None:
+        return {"params": {**layers, "head_policy": folded}}
+    return {"params": {**layers, "torso": {**torso, "Dense_0": folded}}}
 
 
 def apply_network(network: nn.Module, params: Params, *inputs: Any) -> jax.Array:

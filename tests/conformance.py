@@ -149,6 +149,16 @@ TINY_DRIFT: dict[str, Any] = {
     "sampling": "own",
 }  # fmt: skip
 
+POLICY_SWEEPS = {"sigma": (0.1, 0.3)}
+TINY_POLICIES: dict[str, Any] = {
+    "total_steps": 10**5, "population": 6, "eval_episodes": 4, "max_episode_steps": 8, "hidden_sizes": (4,),
+}  # fmt: skip
+
+
+def _policies(preset: str, sweeps: dict[str, tuple[float, float]] = POLICY_SWEEPS, **changes: Any) -> Case:
+    return Case(preset, {**TINY_POLICIES, **changes}, sweeps, probes.continuous_probe)
+
+
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
@@ -181,6 +191,25 @@ CASES: dict[str, Case] = {
     ),
     "ta_lpg": _on_levels("ta_lpg", EVO_SWEEPS, initial="random", population_batch=2, **TINY_POPULATION),
     "lpo": Case("lpo", TINY_DRIFT, EVO_SWEEPS, probes.contextual_probe),
+    "deep_ga": _policies("deep_ga", num_parents=3, elite_pool=2, elite_episodes=2),
+    "random_search": _policies("random_search", elite_pool=0, population_batch=4, memory="gru", memory_size=3),
+    "novelty_search": _policies("novelty_search", num_parents=3, num_neighbours=3, archive_size=64),
+    "open_es": _policies(
+        "open_es",
+        {"sigma": (0.1, 0.3), "learning_rate": (0.01, 0.1)},
+        normalize_obs=True,
+        virtual_norm=True,
+        explores=True,
+        noise_batch=1,
+    ),
+    "ns_es": _policies("ns_es", num_policies=2, num_neighbours=2),
+    "nsr_es": _policies("nsr_es", num_policies=2, num_neighbours=2, normalize_obs=True),
+    "nsra_es": _policies("nsra_es", num_policies=1, num_neighbours=2),
+    "cma_es": _policies("cma_es"),
+    "sep_cma_es": _policies("sep_cma_es"),
+    "pgpe": _policies("pgpe"),
+    "ars": _policies("ars"),
+    "evosax": _policies("evosax", strategy="SimpleGA"),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
 

@@ -69,18 +69,21 @@ ALLOWED = {
     "checkpoint": {"files"},
     "rules": {"types", "settings", "objectives", "checkpoint", "files"},
     "buffers": {"types", "spaces", "ops"},
-    "agents": {"types", "spaces", "ops", "networks", "value_networks", "objectives", "buffers"},
+    "policy_networks": {"types", "spaces", "networks"},
+    "agents": {
+        "types", "spaces", "ops", "networks", "value_networks", "policy_networks", "objectives", "buffers", "settings",
+    },
     "algorithm": {"types", "env", "buffers"},
     "loops": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
     "meta": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops"},
-    "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
-    "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
+    "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation"},
+    "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation", "evo"},
     "evaluation": {"types", "env", "ops", "loops"},
-    "adapters": {"types", "spaces", "env", "settings"},
+    "adapters": {"types", "spaces", "env", "settings", "evo"},
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings", "rules", "evaluation",
+        "evo", "qd", "settings", "rules", "evaluation", "adapters",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conformance import count_primitives
-from tiny_agents import KEY, batch, constant, differs, make, updates
+from tiny_agents import KEY, WIDE, batch, constant, differs, make, updates
 
 from jaxrl.agents.common import RewardScaler, init_normalizers, observe
 from jaxrl.agents.dsac_t import ReturnTargets, return_distribution_loss
@@ -21,7 +21,7 @@ from jaxrl.ops.distributions import TanhMixture, TanhNormal
 from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.types import Progress, Sample, Transition
-from jaxrl.value_networks import StateActionValue, apply_ensemble
+from jaxrl.value_networks import Actor, StateActionValue, apply_ensemble, fold_inputs
 from jaxrl_envs import probes
 
 CONTINUOUS = ("sac", "td3", "dsac_t", "mdpo_off", "pmoe")
@@ -314,3 +314,67 @@ def test_deviations_settle_where_they_should(std_half: bool) -> None:
     np.testing.assert_allclose(outputs[..., 0], 0.0, atol=0.1)
     expected = [0.9 / 2, np.sqrt(0.5)] if std_half else [0.9, 1.0]
     np.testing.assert_allclose(jax.nn.softplus(outputs[..., 1]).mean(0), expected, rtol=0.08)
+
+
+def test_the_critics_targets_of_td3_may_move_with_every_update() -> None:
+    """Update 1 of a delay of 2: the actor and its target stay, the critics' targets move by tau towards the critics."""
+    for targets, moves in (("delayed", False), ("every", True)):
+        agent, state = make("td3", critic_targets=targets, tau=0.25)
+        after = updates(agent, state, batch(4), 1, first=1)
+        assert not differs(after.params["actor"], state.params["actor"])
+        assert not differs(after.targets["actor"], state.targets["actor"])
+        assert differs(after.params["critic"], state.params["critic"])
+        expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, state.targets, after.params)["critic"]
+        expected = expected if moves else state.targets["critic"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after.targets["critic"], expected)
+        both = updates(agent, state, batch(4), 1, first=0)
+        assert differs(both.targets["actor"], state.targets["actor"])
+
+
+def test_weights_of_samples_are_in_the_critics_loss() -> None:
+    """Errors of 1 in two of four rows of which one counts: a quarter of the loss; nothing where nothing counts."""
+    agent, state = make("td3", policy_noise=0.0)
+    online = constant(state.params["critic"], [[0.0], [0.0]])
+    state = state.replace(params={**state.params, "critic": online})
+    update = jax.jit(lambda sample: agent.update(KEY, state, sample, Progress(1, 1)))
+    sample = batch(4, discount=0.0)
+    for weight, loss in ((jnp.ones(4), 1.0), (jnp.array([1.0, 0.0, 0.0, 0.0]), 0.25), (jnp.zeros(4), 0.0)):
+        after, metrics = update(sample._replace(weight=weight))
+        assert float(metrics["loss/critic"]) == pytest.approx(loss)
+    assert not differs(after.params["critic"], state.params["critic"])  # zero gradient
+    assert float(update(sample)[1]["loss/critic"]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (5,), (5, 4)])
+def test_an_actor_that_is_told_some_inputs_for_ever(hidden_sizes: tuple[int, ...]) -> None:
+    told = Actor(2, Torso(hidden_sizes, "relu"))
+    params = told.init(KEY, jnp.zeros((1, 7)))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # biases, too
+    obs, inputs = jax.random.normal(KEY, (20, 4)), jnp.array([0.5, -1.0, 2.0])
+    whole = told.apply(params, jnp.concatenate([obs, jnp.broadcast_to(inputs, (20, 3))], 1))
+    folded = fold_inputs(params, inputs)
+    np.testing.assert_allclose(told.apply(folded, obs), whole, atol=1e-5)
+    plain = told.init(KEY, jnp.zeros((1, 4)))
+    assert jax.tree.map(jnp.shape, folded) == jax.tree.map(jnp.shape, plain)
+    with pytest.raises(ValueError, match="7 inputs"):
+        fold_inputs(params, jnp.zeros(7))
+
+
+def test_networks_may_start_uniform() -> None:
+    """Of variance one over the inputs, biases 0: a first policy that does something."""
+    preset = PRESETS["td3"]
+    config = dataclasses.replace(preset.config, hidden_sizes=(64, 64), initializer="lecun_uniform")
+    agent = preset.agent(
+        dataclasses.replace(probes.termination_probe(), single_action_space=WIDE), config, preset.hparams
+    )
+    layers = agent.init(KEY, Box(-1.0, 1.0, (200,)), WIDE).params["actor"]["params"]
+    for layer, inputs in ((layers["torso"]["Dense_0"], 200), (layers["head_policy"], 64)):
+        assert float(jnp.abs(layer["kernel"]).max()) <= (3 / inputs) ** 0.5
+        assert float(jnp.square(layer["kernel"]).mean()) * inputs == pytest.approx(1.0, rel=0.3)
+        assert not layer["bias"].any()
+    with pytest.raises(ValueError, match="initializer"):
+        dataclasses.replace(config, initializer="normal")
+    with pytest.raises(ValueError, match="critic_targets"):
+        dataclasses.replace(config, critic_targets="never")
+    with pytest.raises(ValueError, match="critic_hidden_sizes"):
+        dataclasses.replace(config, critic_hidden_sizes=(0,))

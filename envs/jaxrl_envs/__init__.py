@@ -51,7 +51,10 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "grid_random": ("gridworld", "grid_random", {}),
     **{f"grid_{name}": ("gridworld", "grid_random", {"distribution": name}) for name in _GRID_DISTRIBUTIONS},
     **{f"maze_{i}": ("gridworld", "maze", {"index": i}) for i in range(1, 10)},
+    "point_mass": ("point_mass", "point_mass", {}),
     **{f"chain_{name}": ("chains", "chain", {"variant": name}) for name in _CHAINS},
+    "hard_maze": ("hard_maze", "hard_maze", {}),
+    "hard_maze_images": ("hard_maze", "hard_maze", {"images": True}),
 }
 
 

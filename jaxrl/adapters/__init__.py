@@ -57,6 +57,17 @@ BRAX_ENVS = (
     "swimmer",
     "walker2d",
 )
+# Tasks of quality-diversity over Brax's environments.
+BRAX_TASKS = (
+    "walker2d_uni",
+    "halfcheetah_uni",
+    "hopper_uni",
+    "ant_uni",
+    "humanoid_uni",
+    "ant_omni",
+    "anttrap_omni",
+    "humanoid_omni",
+)
 
 
 def list_envs() -> tuple[str, ...]:
@@ -67,7 +78,8 @@ def list_envs() -> tuple[str, ...]:
     registration = sys.modules.get("gymnax.registration")
     registered = [name for name in getattr(registration, "registered_envs", ()) if name not in GYMNAX_ENVS]
     own = _own_package().list_envs()
-    return (*GYMNAX_ENVS, *registered, *(f"brax/{name}" for name in BRAX_ENVS), *(f"jaxrl/{name}" for name in own))
+    of_brax = (f"brax/{name}" for name in (*BRAX_ENVS, *BRAX_TASKS))
+    return (*GYMNAX_ENVS, *registered, *of_brax, *(f"jaxrl/{name}" for name in own))
 
 
 def make_env(name: str, **constructor_kwargs: Any) -> Environment:
@@ -98,6 +110,8 @@ def make_env(name: str, **constructor_kwargs: Any) -> Environment:
 
 def _make(name: str, arguments: tuple[tuple[str, Any], ...]) -> Environment:
     family, _, short = name.rpartition("/")
+    if family == "brax" and short in BRAX_TASKS:
+        return importlib.import_module("jaxrl.adapters.brax_tasks").make_brax_task(short, **dict(arguments))
     if family == "brax":
         return importlib.import_module("jaxrl.adapters.brax").make_brax(short, **dict(arguments))
     if family == "jaxrl":

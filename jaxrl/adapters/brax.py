@@ -26,7 +26,7 @@ _BACKENDS = ("generalized", "positional", "spring", "mjx")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hides the warnings about Brax's own age and about how it reads MJX's data, which no user can act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Brax System, piplines", category=UserWarning)
@@ -55,7 +55,7 @@ def _import_brax() -> Any:
     """Imports `brax.envs`; MJX prints two lines about its optional Warp kernels, which are dropped."""
     printed = io.StringIO()
     try:
-        with _quiet(), contextlib.redirect_stdout(printed):
+        with quiet(), contextlib.redirect_stdout(printed):
             return importlib.import_module("brax.envs")
     finally:
         for line in printed.getvalue().splitlines(keepends=True):
@@ -125,7 +125,7 @@ class BraxEnvironment:
 
     def reset(self, key: Key, params: BraxParams) -> tuple[EnvState, jax.Array]:
         """A first state and its observation."""
-        with _quiet():
+        with quiet():
             state = self._with_params(params).reset(jax.random.key_data(key))
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
         return state, state.obs
@@ -134,7 +134,7 @@ class BraxEnvironment:
         """The next state, and what the agent sees of it. The physics draw no random numbers."""
         del key
         own = jax.tree.map(lambda leaf: leaf, state)  # Brax writes into the state's dictionaries
-        with _quiet():
+        with quiet():
             answer = self._with_params(params).step(own, action)
         # Some environments add entries on their first step; the state keeps those that reset gave it.
         answer = answer.replace(
@@ -164,7 +164,7 @@ class BraxEnvironment:
 
     @functools.cached_property
     def _obs_space(self) -> Space:
-        with _quiet():  # Brax's own `observation_size` would run a reset, uncompiled
+        with quiet():  # Brax's own `observation_size` would run a reset, uncompiled
             obs = jax.eval_shape(self.brax_env.reset, jax.random.key_data(jax.random.key(0))).obs
         if not hasattr(obs, "shape"):
             raise ValueError(f"expected observations in one array, got {sorted(obs)}; choose obs_mode='ndarray'")
@@ -203,7 +203,7 @@ def make_brax(name: str, episode_length: int = 1000, **constructor_kwargs: Any) 
     unknown = sorted(set(constructor_kwargs) - known)
     if unknown:
         raise ValueError(f"brax/{name} takes the arguments {', '.join(sorted(known))}; got {', '.join(unknown)}")
-    with _quiet(), _quiet_mujoco():
+    with quiet(), _quiet_mujoco():
         return time_limit(BraxEnvironment(env_class(**constructor_kwargs)), episode_length)
 
 

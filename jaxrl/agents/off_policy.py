@@ -60,6 +60,7 @@ class Method(NamedTuple):
         actor's loss returned.
       target_actor: whether `targets` has an actor.
       memory: `(num_envs) -> memory`, what exploration remembers of each environment; `()` for nothing.
+      eager_targets: the critics' targets move with every update, not only with the actor.
     """
 
     init: Callable[..., Params]
@@ -70,6 +71,7 @@ class Method(NamedTuple):
     finish: Callable[..., Any]
     target_actor: bool = False
     memory: Callable[[int], Any] = lambda num_envs: ()
+    eager_targets: bool = False
 
 
 def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: Any) -> Agent:
@@ -122,9 +124,13 @@ def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: A
         critic, critic_opt, (extra, metrics) = gradient_step(
             critic_loss, tx, state.params["critic"], state.critic_opt, batch, hp.critic_learning_rate
         )
-        state = dataclasses.replace(
-            state, params={**state.params, "critic": critic}, critic_opt=critic_opt, extra=extra
-        )
+        targets = state.targets
+        if method.eager_targets:
+            targets = {**targets, "critic": polyak(targets["critic"], critic, hp.tau)}
+        params = {**state.params, "critic": critic}
+        state = dataclasses.replace(state, params=params, targets=targets, critic_opt=critic_opt, extra=extra)
+        # Which targets move with the actor.
+        late = [name for name in targets if name != "critic" or not method.eager_targets]
 
         def actor_step(state: OffPolicyActorCriticState) -> tuple[OffPolicyActorCriticState, Metrics]:
             def actor_loss(params: Params, batch: Sample) -> Any:
@@ -134,7 +140,7 @@ def off_policy_actor_critic(method: Method, obs_space: Space, config: Any, hp: A
                 actor_loss, tx, state.params["actor"], state.actor_opt, batch, hp.actor_learning_rate
             )
             params = {**state.params, "actor": actor}
-            targets = {name: polyak(target, params[name], hp.tau) for name, target in state.targets.items()}
+            targets = {**state.targets, **{name: polyak(state.targets[name], params[name], hp.tau) for name in late}}
             moved = dataclasses.replace(state, params=params, targets=targets, actor_opt=actor_opt)
             return method.finish(moved, aux, progress), metrics
 
@@ -207,15 +213,20 @@ def soft_critic_loss(
         action, log_prob = policy(state.params["actor"], batch.final_obs).sample_and_log_prob(key)
         next_q = twin_minimum(apply_ensemble(critic, state.targets["critic"], batch.final_obs, action))
         target = batch.reward + batch.discount * (next_q - alpha(state.extra) * log_prob)
-        loss, metrics = squared_error(apply_ensemble(critic, params, batch.obs, batch.action), target)
+        values = apply_ensemble(critic, params, batch.obs, batch.action)
+        loss, metrics = squared_error(values, target, batch.weight)
         return loss, (state.extra, metrics)
 
     return critic_loss
 
 
-def squared_error(values: jax.Array, target: jax.Array) -> tuple[jax.Array, Metrics]:
-    """`0.5 * sum_c mean_n (Q_c - y)^2` of critics [C, N, 1] against [N], with what is worth logging."""
+def squared_error(values: jax.Array, target: jax.Array, weight: Any = ()) -> tuple[jax.Array, Metrics]:
+    """`0.5 * sum_c mean_n (w (Q_c - y))^2` of critics [C, N, 1] against [N], with what is worth logging.
+
+    The weight [N] is that of a `Sample`; rows of weight 0 stay in the mean's denominator.
+    """
     error = values[..., 0] - jax.lax.stop_gradient(target)
+    error = error if isinstance(weight, tuple) else error * weight
     loss = 0.5 * jnp.square(error).mean(-1).sum()
     metrics = {"loss/critic": loss, "value/q": values.mean(), "priority": jnp.abs(error).mean(0)}
     return loss, metrics

@@ -172,7 +172,7 @@ def open_es(
             "strategy/mean_norm": jnp.linalg.norm(ravel_pytree(state.params)[0]),
         }
 
-    return Strategy(init, ask, decode, tell, groups, describe)
+    return Strategy(init, ask, decode, tell, groups, describe, solution=lambda state: state.params)
 
 
 def _noise(key: Key, like: jax.Array) -> jax.Array:

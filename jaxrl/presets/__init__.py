@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from jaxrl.presets import continuous, evolved, meta, on_policy, q_learning
+from jaxrl.presets import (
+    continuous,
+    evolved,
+    meta,
+    neuroevolution,
+    on_policy,
+    q_learning,
+    quality_diversity,
+    strategies,
+)
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -30,10 +39,30 @@ from jaxrl.presets.evolved import (
     ta_lpg,
 )
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
+from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
 from jaxrl.presets.pqn import PRESETS as PQN_PRESETS
 from jaxrl.presets.pqn import PQNConfig, PQNHparams, pqn, pqn_agent
 from jaxrl.presets.q_learning import DQNConfig, DQNHparams, dqn
+from jaxrl.presets.quality_diversity import (
+    DCRLConfig,
+    DCRLHparams,
+    MapElitesConfig,
+    MapElitesHparams,
+    dcrl_map_elites,
+    map_elites,
+)
+from jaxrl.presets.strategies import (
+    EvosaxConfig,
+    EvosaxHparams,
+    NoveltyESConfig,
+    NoveltyESPolicyHparams,
+    OpenESConfig,
+    OpenESPolicyHparams,
+    evosax,
+    ns_es,
+    open_es,
+)
 from jaxrl.settings import suggest
 
 PRESETS: dict[str, Preset] = {
@@ -43,19 +72,34 @@ PRESETS: dict[str, Preset] = {
     **continuous.PRESETS,
     **meta.PRESETS,
     **evolved.PRESETS,
+    **quality_diversity.PRESETS,
+    **neuroevolution.PRESETS,
+    **strategies.PRESETS,
 }
 
 __all__ = [
+    "DCRLConfig",
+    "DCRLHparams",
     "DQNConfig",
     "DQNHparams",
     "DSACTConfig",
     "DSACTHparams",
+    "DeepGAConfig",
+    "DeepGAHparams",
     "EvolvedDriftConfig",
     "EvolvedDriftHparams",
+    "EvosaxConfig",
+    "EvosaxHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MapElitesConfig",
+    "MapElitesHparams",
     "MetaConfig",
     "MetaHparams",
+    "NoveltyESConfig",
+    "NoveltyESPolicyHparams",
+    "OpenESConfig",
+    "OpenESPolicyHparams",
     "PMOEConfig",
     "PMOEHparams",
     "PPOConfig",
@@ -71,13 +115,19 @@ __all__ = [
     "TD3Config",
     "TD3Hparams",
     "a2c",
+    "dcrl_map_elites",
+    "deep_ga",
     "dqn",
     "dsac_t",
+    "evosax",
     "find_preset",
     "lpg",
     "lpo",
+    "map_elites",
     "mdpo_off",
+    "ns_es",
     "on_policy_agent",
+    "open_es",
     "pmoe",
     "ppo",
     "pqn",

@@ -22,10 +22,11 @@ class Preset(NamedTuple):
       config, hparams: the defaults, instances of its two dataclasses.
       agent: `(env, config, hparams, env_params) -> Agent`; raises ValueError where the environment does not fit.
       make: `(env, config, hparams, env_params) -> Algorithm`, whose state has the agent's as `agent`.
-      overrides: `{environment family: {setting: value}}`, published settings that suit a family better.
+      overrides: `{environment or its family: {setting: value}}`, published settings that suit it better.
       action_spaces: which it takes, for people to read.
       check: `(config, hparams)`, hparams of numbers: raises ValueError where they do not fit one another.
       rule: `(config, state) -> Rule`, without provenance, for algorithms that learn one; else `None`.
+      metric: what runs are judged by.
     """
 
     summary: str
@@ -38,6 +39,7 @@ class Preset(NamedTuple):
     action_spaces: str = "Discrete, MultiDiscrete, Box"
     check: Callable[[Any, Any], None] = lambda config, hp: None
     rule: Callable[[Any, Any], Rule] | None = None
+    metric: str = "episode/return"
 
 
 class OnPolicyLengths:

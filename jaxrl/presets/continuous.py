@@ -13,6 +13,7 @@ from jaxrl.agents.pmoe import ROUTINGS, WEIGHTINGS
 from jaxrl.agents.pmoe import pmoe as pmoe_agent
 from jaxrl.agents.sac import sac as sac_agent
 from jaxrl.agents.td3 import td3 as td3_agent
+from jaxrl.networks import INITIALIZERS
 from jaxrl.presets.base import Preset
 from jaxrl.presets.off_policy import OffPolicyConfig, off_policy_preset
 from jaxrl.settings import check_at_least, check_choice, setting
@@ -76,6 +77,21 @@ class TD3Config(ContinuousConfig):
     """What fixes shapes and branches of a run of TD3."""
 
     policy_delay: int = setting(2, "updates of the critics per update of the actor and the targets", _CLEANRL)
+    critic_targets: str = setting("delayed", "when the critics' targets move: delayed, with the actor; or every", _OURS)
+    critic_hidden_sizes: tuple[int, ...] = setting((), "widths of the critics' hidden layers; () as the actor's", _OURS)
+    initializer: str = setting("orthogonal", "of networks: orthogonal or lecun_uniform", _OURS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_td3(self)
+
+
+def check_td3(config: Any) -> None:
+    """Raises ValueError unless the choices of `TD3Config` are possible."""
+    check_choice("critic_targets", config.critic_targets, ("delayed", "every"))
+    check_choice("initializer", config.initializer, INITIALIZERS)
+    if any(size < 1 for size in config.critic_hidden_sizes):
+        raise ValueError(f"critic_hidden_sizes = {config.critic_hidden_sizes}: expected widths >= 1, as in (64, 64)")
 
 
 @struct.dataclass

@@ -1,0 +1,1 @@
+"""Quality-diversity: archives, emitters, and MAP-Elites over both."""
