@@ -103,7 +103,7 @@ SCALES: dict[str, DriftScale] = {
              "meta_learning_rate": 0.01},
             generations=60, meta_seeds=1, chunks=20, preset="lpo",
         ),
-        {name: SETTINGS[name] for name in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")},
+        {name: SETTINGS[name] for name in ("CartPole-v1", "Acrobot-v1")},
     ),
     # A tenth of the published steps of an agent, and fewer generations.
     "gpu": DriftScale(
