@@ -82,8 +82,8 @@ ALLOWED = {
     "adapters": {"types", "spaces", "env", "settings", "evo"},
     "env_checks": {"types", "spaces", "env"},
     "presets": {
-        "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings", "rules", "evaluation", "adapters",
+        "types", "spaces", "ops", "env", "networks", "policy_networks", "value_networks", "objectives", "buffers",
+        "agents", "algorithm", "loops", "meta", "evo", "qd", "settings", "rules", "evaluation", "adapters",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse
