@@ -1,17 +1,19 @@
-"""Does a rule gain from knowing how much of its agents' lives is over? Bandits with three ages, and two horizons.
+"""Does a rule gain from knowing how much of its agents' lives is over? Bandits with a warm-up, and two horizons.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 250]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 200]
 
-An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often. But in the first
-third of its life, whatever its length, every arm pays at random, and in the last third the arms pay the opposite; only
-in between rewards teach what pays when life is over, which is what the agent is judged by. Lives last a few updates, or
-many. A rule that cannot know the time believes the noise and then the lies as much as it believes the lesson, and if it
-moves the policy so far that nothing moves it any more, it does so before the lesson. A rule that knows the time waits,
-learns, and holds on, or even learns from the lies.
+An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often; but in the first
+half of its life, whatever its length, every arm pays at random. It is judged by the policy that it has at the end of
+its life, which lasts a few updates or many. A rule that cannot know the time has to move in the second half, and so it
+moves as far in the first, where all that it learns is wrong; the larger its steps, the more there is to unlearn, the
+smaller, the less a short life gets anywhere. A rule that knows the time waits, and then takes steps that fit the rest.
 
-The toy was chosen by what rules made by hand can do (`by_hand`: the best `size * reward` for both horizons, and the
-best that attends to time, of the same sizes), and after one without lies was seen to be too easy: there a rule evolved
-without time came close to what time allows, since the policy itself tells how decided an agent already is.
+The numbers of the toy were chosen by what rules made by hand can do, before any was evolved: `by_hand` compares the
+best `size * reward` for both horizons with the best that waits, each the best of the same sizes.
+
+What came of it with 5 seeds and 200 generations: time gains nothing yet, though a rule by hand that waits is far ahead
+on both horizons; evolution has not found it by then. The derivative with respect to n/N is that of random rules to
+begin with, and by itself no evidence that time is used.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
@@ -41,16 +43,9 @@ from jaxrl.provenance import provenance
 from jaxrl.spaces import Discrete, Indexed, Space
 from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
-HORIZONS = (6, 36)
-DEPLOYED = 10
+HORIZONS = (6, 40)
 VARIANTS = {"plain": "none", "time_aware": "paper"}
 SIZES = tuple(2.0**power for power in range(-5, 3))
-
-
-def age_of(fraction: jax.Array | float) -> jax.Array:
-    """What rewards are worth at n/N: 0 in the first third of the life, then 1, in the last third -1, after it 1."""
-    thirds = jnp.floor(3.0 * jnp.asarray(fraction) + 1e-4)  # 2 / 6 is a third, however it is rounded
-    return jnp.array([0.0, 1.0, -1.0, 1.0])[jnp.clip(thirds, 0, 3).astype(jnp.int32)]
 
 
 @struct.dataclass
@@ -59,7 +54,7 @@ class Bandit:
 
     Attributes:
       best: int32, the arm that pays 1 with probability (1 + gap) / 2, and else -1; the others with (1 - gap) / 2.
-      lifetime: int32, agent updates, which are as many steps.
+      lifetime: int32, agent updates, which are as many steps: an episode is as long as a life.
     """
 
     best: jax.Array | int
@@ -70,8 +65,7 @@ class Bandit:
 class TwoHorizons:
     """Bandits whose agents live for one of two numbers of updates, each of one step; the state counts steps.
 
-    An episode is a life and `DEPLOYED` steps more. In the first third of the life every arm pays 1 or -1 with equal
-    probability; then arms pay as `Bandit` says, in the last third the opposite, and after the life as it says.
+    In the first half of an episode every arm pays 1 or -1 with equal probability.
     """
 
     num_arms: int = 4
@@ -90,10 +84,9 @@ class TwoHorizons:
         return jnp.int32(0), jnp.zeros(1)
 
     def step(self, key: Key, state: jax.Array, action: jax.Array, params: Bandit) -> tuple[jax.Array, Timestep]:
-        truth = age_of(state / params.lifetime)
-        lead = truth * self.gap * jnp.where(action == params.best, 1.0, -1.0)
+        lead = jnp.where(2 * state < params.lifetime, 0.0, self.gap) * jnp.where(action == params.best, 1.0, -1.0)
         reward = jnp.where(jax.random.bernoulli(key, 0.5 + 0.5 * lead), 1.0, -1.0)
-        over, obs = state + 1 >= params.lifetime + DEPLOYED, jnp.zeros(1)
+        over, obs = state + 1 >= params.lifetime, jnp.zeros(1)
         return state + 1, Timestep(obs, reward, over, jnp.zeros_like(over), obs, {})
 
     def observation_space(self, params: Bandit) -> Space:
@@ -117,31 +110,24 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 250
-    num_pairs: int = 64
+    generations: int = 200
+    num_pairs: int = 32
     short_share: float = 0.5
     num_tests: int = 1000
     out: Path | None = Path("experiments/results/temporally_aware_toy")
 
 
 def preset_config(config: Config, time_features: str) -> TALPGConfig:
-    sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1],
-             "max_episode_steps": HORIZONS[1] + DEPLOYED}  # fmt: skip
+    sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1]}
     return TALPGConfig(
-        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=8,
+        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=8, max_episode_steps=HORIZONS[1],
         width=8, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
         hidden_sizes=(),
     )  # fmt: skip
 
 
-# Chosen on the toy without lies, on a seed of its own, of deviations 0.1 to 0.4 and rates 0.03 to 0.15.
 HPARAMS = TALPGHparams(
-    meta_learning_rate=0.1,
-    meta_learning_rate_decay=0.996,
-    sigma=0.2,
-    learning_rate=4.0,
-    max_grad_norm=10.0,
-    prediction_coef=0.0,
+    meta_learning_rate=0.03, meta_learning_rate_decay=0.995, learning_rate=4.0, max_grad_norm=10.0, prediction_coef=0.0
 )
 
 
@@ -162,12 +148,12 @@ def judge(key: Key, objective: Objective, config: TALPGConfig, lifetime: jax.Arr
     return jax.lax.map(one, jax.random.split(key, num_tests), batch_size=500).mean()
 
 
-def hand_made(size: jax.Array | float, attends: jax.Array | bool, config: TALPGConfig) -> Objective:
-    """A rule that tells an agent `size * reward`, and if it attends to time, times what rewards are worth then."""
+def hand_made(size: jax.Array | float, waits: jax.Array | bool, config: TALPGConfig) -> Objective:
+    """A rule that tells an agent `size * reward`, and nothing in the first half of its life if it waits."""
     base = lpg_objective({}, config.rule, HPARAMS)
 
     def prepare(state: Any, outputs: Any, next_outputs: Any, rollout: Rollout, progress: Progress) -> Any:
-        now = size * jnp.where(attends, age_of(progress.fraction), 1.0)
+        now = jnp.where(waits & (jnp.asarray(progress.fraction) < 0.5), 0.0, size)
         flat = jnp.full((*rollout.reward.shape, config.target_width), -jnp.log(config.target_width))
         return LPGTargets(rollout.action, now * rollout.reward, flat), state
 
@@ -175,21 +161,20 @@ def hand_made(size: jax.Array | float, attends: jax.Array | bool, config: TALPGC
 
 
 def by_hand(key: Key, config: TALPGConfig, num_tests: int) -> dict[str, Any]:
-    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that know, of `SIZES`."""
+    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that wait, of `SIZES`."""
 
-    def of(size: jax.Array, attends: jax.Array, lifetime: jax.Array) -> jax.Array:
-        return judge(key, hand_made(size, attends, config), config, lifetime, num_tests)
+    def of(size: jax.Array, waits: jax.Array, lifetime: jax.Array) -> jax.Array:
+        return judge(key, hand_made(size, waits, config), config, lifetime, num_tests)
 
-    table = jax.jit(lambda sizes, attends, lives: jax.lax.map(
-        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), attends))(
+    table = jax.jit(lambda sizes, waits, lives: jax.lax.map(
+        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), waits))(
         jnp.array(SIZES), jnp.array([False, True]), jnp.array(HORIZONS))  # fmt: skip
     plain, aware = np.asarray(table)  # [H, sizes]
-    best, best_aware = int(plain.mean(0).argmax()), int(aware.mean(0).argmax())
+    best = int(plain.mean(0).argmax())
     return {
         "plain": {"size": SIZES[best], "returns": plain[:, best].tolist()},
         "plain_for_each_horizon": {"size": [SIZES[i] for i in plain.argmax(1)], "returns": plain.max(1).tolist()},
-        "attends": {"size": SIZES[best_aware], "returns": aware[:, best_aware].tolist()},
-        "attends_for_each_horizon": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
+        "waits": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
     }
 
 
@@ -256,7 +241,7 @@ def table(config: Config, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
                               "derivative": interval(arrays["derivative"][:, i]),
                               "target": interval(arrays["target"][:, i])}  # fmt: skip
     return {
-        "statistic": "mean expected return per step, after the life, of the last policy over new bandits, and 95 % "
+        "statistic": "mean expected return per step, after the warm-up, of the last policy over new bandits, and 95 % "
         "Student interval over seeds; gains are paired by seed; derivative: mean |d target / d (n/N)|, target: "
         "mean |target|",
         "best_return": TwoHorizons().gap,
