@@ -1,19 +1,16 @@
-"""Does a rule gain from knowing how much of its agents' lives is over? Bandits with a warm-up, and two horizons.
+"""Does a rule gain from knowing how much of its agents' lives is over? Bandits with two horizons that turn to lies.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 200]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 400]
 
-An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often; but in the first
-half of its life, whatever its length, every arm pays at random. It is judged by the policy that it has at the end of
-its life, which lasts a few updates or many. A rule that cannot know the time has to move in the second half, and so it
-moves as far in the first, where all that it learns is wrong; the larger its steps, the more there is to unlearn, the
-smaller, the less a short life gets anywhere. A rule that knows the time waits, and then takes steps that fit the rest.
+An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often. From the half of
+its life on, whatever its length, it is told the opposite: the best arm pays as the others did, and they as it did. It
+is judged by what its last policy earns at the true prices. It begins with a preference for some arm, drawn anew for
+each life, so that its policy does not tell how much it has learned: a likely arm that pays badly is either a prejudice,
+to be given up, or the right one under the lies, to be kept. Only the time tells which. A rule that cannot know it
+unlearns what it has learned; one that does learns and stops, or turns the lies around.
 
-The numbers of the toy were chosen by what rules made by hand can do, before any was evolved: `by_hand` compares the
-best `size * reward` for both horizons with the best that waits, each the best of the same sizes.
-
-What came of it with 5 seeds and 200 generations: time gains nothing yet, though a rule by hand that waits is far ahead
-on both horizons; evolution has not found it by then. The derivative with respect to n/N is that of random rules to
-begin with, and by itself no evidence that time is used.
+The numbers of the toy were chosen by what rules made by hand can do, and with other seeds than those of the result:
+`by_hand` compares the best `size * reward` for both horizons with the best that stops at half of the life.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
@@ -40,10 +37,12 @@ from jaxrl.objectives.lpg import LPGInputs, LPGTargets, lpg_objective, lpg_targe
 from jaxrl.presets.evolution import live
 from jaxrl.presets.evolved import TALPGConfig, TALPGHparams, lpg_loop, ta_lpg
 from jaxrl.provenance import provenance
-from jaxrl.spaces import Discrete, Indexed, Space
+from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
-HORIZONS = (6, 40)
+HORIZONS = (10, 40)
+PREFERENCE = 2.5  # length of the vector of first logits, whose direction is random
+SCALE = 100.0 * PREFERENCE  # of the one observation: agents begin with kernels of length 0.01
 VARIANTS = {"plain": "none", "time_aware": "paper"}
 SIZES = tuple(2.0**power for power in range(-5, 3))
 
@@ -65,11 +64,11 @@ class Bandit:
 class TwoHorizons:
     """Bandits whose agents live for one of two numbers of updates, each of one step; the state counts steps.
 
-    In the first half of an episode every arm pays 1 or -1 with equal probability.
+    From the half of an episode on, arms pay 1 and -1 the other way round. An evaluation is one step long, and so true.
     """
 
     num_arms: int = 4
-    gap: float = 0.5
+    gap: float = 0.6
     horizons: tuple[int, int] = HORIZONS
     short_share: float = 0.5
     default_params = Bandit(0, HORIZONS[1])
@@ -81,16 +80,17 @@ class TwoHorizons:
         return Bandit(jax.random.randint(key_arm, (), 0, self.num_arms), lifetime)
 
     def reset(self, key: Key, params: Bandit) -> tuple[jax.Array, jax.Array]:
-        return jnp.int32(0), jnp.zeros(1)
+        return jnp.int32(0), jnp.full(1, SCALE)
 
     def step(self, key: Key, state: jax.Array, action: jax.Array, params: Bandit) -> tuple[jax.Array, Timestep]:
-        lead = jnp.where(2 * state < params.lifetime, 0.0, self.gap) * jnp.where(action == params.best, 1.0, -1.0)
+        truth = jnp.where(2 * state < params.lifetime, 1.0, -1.0)
+        lead = self.gap * truth * jnp.where(action == params.best, 1.0, -1.0)
         reward = jnp.where(jax.random.bernoulli(key, 0.5 + 0.5 * lead), 1.0, -1.0)
-        over, obs = state + 1 >= params.lifetime, jnp.zeros(1)
+        over, obs = state + 1 >= params.lifetime, jnp.full(1, SCALE)
         return state + 1, Timestep(obs, reward, over, jnp.zeros_like(over), obs, {})
 
     def observation_space(self, params: Bandit) -> Space:
-        return Indexed(1)
+        return Box(0.0, SCALE, (1,))
 
     def action_space(self, params: Bandit) -> Space:
         return Discrete(self.num_arms)
@@ -110,8 +110,8 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 200
-    num_pairs: int = 32
+    generations: int = 400
+    num_pairs: int = 64
     short_share: float = 0.5
     num_tests: int = 1000
     out: Path | None = Path("experiments/results/temporally_aware_toy")
@@ -120,15 +120,16 @@ class Config:
 def preset_config(config: Config, time_features: str) -> TALPGConfig:
     sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1]}
     return TALPGConfig(
-        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=8, max_episode_steps=HORIZONS[1],
+        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=32, max_episode_steps=1,
         width=8, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
         hidden_sizes=(),
     )  # fmt: skip
 
 
 HPARAMS = TALPGHparams(
-    meta_learning_rate=0.03, meta_learning_rate_decay=0.995, learning_rate=4.0, max_grad_norm=10.0, prediction_coef=0.0
-)
+    meta_learning_rate=0.03, meta_learning_rate_decay=0.995, prediction_coef=0.0,
+    learning_rate=4.0 / SCALE**2, max_grad_norm=1e9,  # logits move by 4 times the mean of target and score, unclipped
+)  # fmt: skip
 
 
 def judge(key: Key, objective: Objective, config: TALPGConfig, lifetime: jax.Array, num_tests: int) -> jax.Array:
@@ -141,19 +142,19 @@ def judge(key: Key, objective: Objective, config: TALPGConfig, lifetime: jax.Arr
         spaces = env.observation_space(level), env.action_space(level)
         agent = actor_critic(objective, *spaces, config.agent, HPARAMS)
         state, _ = live(key_life, key_life, lpg_loop(agent, env, config, level, lifetime), lifetime)
-        extras = agent.act(key_life, state.agent, (), jnp.zeros((1, 1)), jnp.zeros(1, bool), True)[2]
+        extras = agent.act(key_life, state.agent, (), jnp.full((1, 1), SCALE), jnp.zeros(1, bool), True)[2]
         chance = jnp.exp(extras["policy"].log_prob(jnp.atleast_1d(level.best)))[0]
         return env.gap * (2.0 * chance - 1.0)
 
     return jax.lax.map(one, jax.random.split(key, num_tests), batch_size=500).mean()
 
 
-def hand_made(size: jax.Array | float, waits: jax.Array | bool, config: TALPGConfig) -> Objective:
-    """A rule that tells an agent `size * reward`, and nothing in the first half of its life if it waits."""
+def hand_made(size: jax.Array | float, stops: jax.Array | bool, config: TALPGConfig) -> Objective:
+    """A rule that tells an agent `size * reward`, and nothing in the second half of its life if it stops."""
     base = lpg_objective({}, config.rule, HPARAMS)
 
     def prepare(state: Any, outputs: Any, next_outputs: Any, rollout: Rollout, progress: Progress) -> Any:
-        now = jnp.where(waits & (jnp.asarray(progress.fraction) < 0.5), 0.0, size)
+        now = jnp.where(stops & (jnp.asarray(progress.fraction) >= 0.5), 0.0, size)
         flat = jnp.full((*rollout.reward.shape, config.target_width), -jnp.log(config.target_width))
         return LPGTargets(rollout.action, now * rollout.reward, flat), state
 
@@ -161,20 +162,20 @@ def hand_made(size: jax.Array | float, waits: jax.Array | bool, config: TALPGCon
 
 
 def by_hand(key: Key, config: TALPGConfig, num_tests: int) -> dict[str, Any]:
-    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that wait, of `SIZES`."""
+    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that stop, of `SIZES`."""
 
-    def of(size: jax.Array, waits: jax.Array, lifetime: jax.Array) -> jax.Array:
-        return judge(key, hand_made(size, waits, config), config, lifetime, num_tests)
+    def of(size: jax.Array, stops: jax.Array, lifetime: jax.Array) -> jax.Array:
+        return judge(key, hand_made(size, stops, config), config, lifetime, num_tests)
 
-    table = jax.jit(lambda sizes, waits, lives: jax.lax.map(
-        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), waits))(
+    table = jax.jit(lambda sizes, stops, lives: jax.lax.map(
+        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), stops))(
         jnp.array(SIZES), jnp.array([False, True]), jnp.array(HORIZONS))  # fmt: skip
     plain, aware = np.asarray(table)  # [H, sizes]
     best = int(plain.mean(0).argmax())
     return {
         "plain": {"size": SIZES[best], "returns": plain[:, best].tolist()},
         "plain_for_each_horizon": {"size": [SIZES[i] for i in plain.argmax(1)], "returns": plain.max(1).tolist()},
-        "waits": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
+        "stops": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
     }
 
 
@@ -241,7 +242,7 @@ def table(config: Config, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
                               "derivative": interval(arrays["derivative"][:, i]),
                               "target": interval(arrays["target"][:, i])}  # fmt: skip
     return {
-        "statistic": "mean expected return per step, after the warm-up, of the last policy over new bandits, and 95 % "
+        "statistic": "mean expected return per step, at the true prices, of the last policy over new bandits, and 95 % "
         "Student interval over seeds; gains are paired by seed; derivative: mean |d target / d (n/N)|, target: "
         "mean |target|",
         "best_return": TwoHorizons().gap,
