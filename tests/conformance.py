@@ -176,7 +176,8 @@ def _policies(preset: str, sweeps: dict[str, tuple[float, float]] = POLICY_SWEEP
 
 
 TINY_ARCHIVE: dict[str, Any] = {
-    "total_steps": 10**5, "episode_steps": 6, "num_initial": 6, "num_ga": 4, "grid_shape": (4, 4), "hidden_sizes": (4,),
+    "total_steps": 10**5, "episode_steps": 6, "num_initial": 6, "num_ga": 4, "grid_shape": (40, 40),
+    "hidden_sizes": (4,),
 }  # fmt: skip
 TINY_LEARNER: dict[str, Any] = {
     **TINY_ARCHIVE, "num_pg": 3, "num_agent_updates": 3, "num_pg_steps": 2, "batch_size": 8, "buffer_size": 150,
@@ -246,7 +247,7 @@ CASES: dict[str, Case] = {
     "map_elites": _archive("map_elites", num_ga=8),
     "pga_map_elites": _archive("pga_map_elites", num_injected=1),
     "dcg_map_elites": _archive("dcg_map_elites", num_probes=2),
-    "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=8, num_samples=100),
+    "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
 
