@@ -161,7 +161,9 @@ def champion(
 def plot(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Run directories.")],
     out: Annotated[Path | None, arg(metavar="FILE", help="PNG; with one run by default in its figures/.")] = None,
-    metric: Annotated[str, arg(metavar="NAME", help="A metric of the run.")] = "episode/return",
+    metric: Annotated[
+        str | None, arg(metavar="NAME", help="A metric of the run; by default what it is judged by.")
+    ] = None,
 ) -> None:
     """Draw learning curves: the IQM over seeds with its interval. Several runs share one picture."""
     from jaxrl.plotting import compare
@@ -207,17 +209,18 @@ def config(algorithm: Algorithm, env: Env) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxrl.adapters import make_env
+    from jaxrl.adapters import full_name, make_env
     from jaxrl.plan import ENV_PREFIX, env_numbers, family
     from jaxrl.presets import find_preset
 
-    preset = find_preset(algorithm)
-    chosen = preset.overrides.get(family(env), {})
+    preset, env = find_preset(algorithm), full_name(env)
+    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(env, {})}
+    suited = env if env in preset.overrides else family(env)
     table = Table("setting", "value", "kind", "meaning", "source", box=rich.box.SIMPLE_HEAD)
     for kind, defaults in (("number, swept in one program", preset.hparams), ("fixes the program", preset.config)):
         for field in dataclasses.fields(defaults):
             value = chosen.get(field.name, getattr(defaults, field.name))
-            source = f"for {family(env)}" if field.name in chosen else field.metadata["source"]
+            source = f"for {suited}" if field.name in chosen else field.metadata["source"]
             table.add_row(field.name, _shown(value), kind, field.metadata["help"], source)
     for name, value in env_numbers(make_env(env).default_params).items():
         table.add_row(ENV_PREFIX + name, f"{value:g}", "number, swept in one program", f"parameter of {env}", env)

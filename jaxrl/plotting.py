@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrl.reporting import Estimate, bootstrap, weighted_mean
-from jaxrl.results import RETURN, Results, distinct, format_value
+from jaxrl.results import Results, distinct, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +23,12 @@ STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-
 GREY = "#B0B0B0"
 
 
-def curve(results: Results, metric: str = RETURN, max_points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+def curve(results: Results, metric: str | None = None, max_points: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Steps [P] and values [H, S, P] to draw: neighbours averaged to at most `max_points`, gaps carried forward.
 
     A point at which no episode ended shows the seed's last value; before its first there is none, hence NaN.
     """
+    metric = metric or results.judged_by
     values, weights = results.metric(metric), results.weights(metric)
     num = len(results.steps)
     edges = np.linspace(0, num, min(max_points, num) + 1).round().astype(int)
@@ -39,9 +40,10 @@ def curve(results: Results, metric: str = RETURN, max_points: int = 200) -> tupl
 
 
 def learning_curves(
-    results: Results, path: str | os.PathLike[str] | None = None, metric: str = RETURN, max_lines: int = 8
+    results: Results, path: str | os.PathLike[str] | None = None, metric: str | None = None, max_lines: int = 8
 ) -> Figure:
     """See `Results.plot`."""
+    metric = metric or results.judged_by
     steps, values = curve(results, metric)
     final = results.iqm(metric)
     order = _ranking(final)
@@ -58,13 +60,15 @@ def learning_curves(
     return _sign(figure, _caption(results), path)
 
 
-def compare(runs: Mapping[str, Results], path: str | os.PathLike[str] | None = None, metric: str = RETURN) -> Figure:
+def compare(
+    runs: Mapping[str, Results], path: str | os.PathLike[str] | None = None, metric: str | None = None
+) -> Figure:
     """Learning curves of several runs in one figure: of each the best setting.
 
     Args:
       runs: {label: results}, at most 8.
       path: image to write, in the format of its suffix.
-      metric: what to draw.
+      metric: what to draw; `None` is what the first is judged by.
     Returns:
       The matplotlib Figure.
     Raises:
@@ -72,6 +76,7 @@ def compare(runs: Mapping[str, Results], path: str | os.PathLike[str] | None = N
     """
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"compare draws 1 to {len(COLOURS)} runs, got {len(runs)}; leave some out")
+    metric = metric or next(iter(runs.values())).judged_by
     figure, axes = _figure()
     captions = []
     for rank, (name, results) in enumerate(runs.items()):
@@ -87,7 +92,7 @@ def compare(runs: Mapping[str, Results], path: str | os.PathLike[str] | None = N
 
 
 def heatmap(
-    results: Results, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str = RETURN
+    results: Results, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str | None = None
 ) -> Figure:
     """See `Results.heatmap`."""
     for name in (x, y):
@@ -95,6 +100,7 @@ def heatmap(
             raise ValueError(f"unknown setting {name!r}; expected two of {', '.join(results.hparams)}")
     if x == y:
         raise ValueError(f"x and y are both {x!r}; expected two different settings of {', '.join(results.hparams)}")
+    metric = metric or results.judged_by
     columns, rows = distinct(results.hparams[x]), distinct(results.hparams[y])
     estimate = results.iqm(metric)
     chosen = np.full((len(rows), len(columns)), -1)
@@ -125,10 +131,11 @@ def heatmap(
     return _sign(figure, _caption(results), path)
 
 
-def table(results: Results, metric: str = RETURN, window: float = 0.1) -> Any:
+def table(results: Results, metric: str | None = None, window: float = 0.1) -> Any:
     """See `Results.table`."""
     from rich.table import Table
 
+    metric = metric or results.judged_by
     estimate = results.iqm(metric, window)
     lost = results.diverged.sum(1)
     result = Table(title=f"final {_name(metric)} of {_seeds(results)}", title_justify="left")

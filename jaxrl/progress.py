@@ -62,13 +62,17 @@ class Progress:
 
 
 def _score(rows: dict[str, np.ndarray], names: list[str]) -> str:
-    """The mean return of the chunk's episodes over all runs, and how many runs have lost finite losses."""
+    """The mean return of the chunk's episodes over all runs, or what became of archives; and how many runs have lost
+    finite losses."""
     parts = []
     if "episode/return" in rows:
         returns = rows["episode/return"]
         counts = np.where(np.isfinite(returns), rows["episode/count"], 0.0)
         if counts.sum() > 0:
             parts.append(f"return {np.nansum(returns * counts) / counts.sum():.1f}")
+    if "archive/coverage" in rows:
+        coverage, score, best = (rows[f"archive/{n}"][:, -1].mean() for n in ("coverage", "qd_score", "max_fitness"))
+        parts = [f"coverage {100 * coverage:.1f} %, QD score {score:,.0f}, max fitness {best:.1f}"]
     ends = rows.get("lifetime/return")
     if ends is not None and np.isfinite(ends).any():
         counts = np.where(np.isfinite(ends), rows["lifetime/count"], 0.0)

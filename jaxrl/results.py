@@ -101,6 +101,11 @@ class Results:
             rows |= ~np.isnan(values).all(1)
         return rows
 
+    @property
+    def judged_by(self) -> str:
+        """The metric that is meant where none is named: the algorithm's, by default the return of episodes."""
+        return str(self.config.get("metric", RETURN))
+
     def metric(self, name: str) -> np.ndarray:
         """[H, S, K] float64.
 
@@ -123,11 +128,12 @@ class Results:
             return np.nan_to_num(self.metrics[count].astype(np.float64))
         return (~np.isnan(values)).astype(np.float64)
 
-    def final(self, metric: str = RETURN, window: float = 0.1) -> np.ndarray:
+    def final(self, metric: str | None = None, window: float = 0.1) -> np.ndarray:
         """[H, S]: mean of a metric over the last part of training.
 
         Args:
-          metric: its name. `episode/…` is weighted by the episodes that ended at each point, where those are counted.
+          metric: its name; `None` is `judged_by`, here and wherever a metric may be named. `episode/…` is
+            weighted by the episodes that ended at each point, where those are counted.
           window: share of the setting's logged points, in (0, 1]; at least one point.
         Returns:
           Means over the points that have a value; of a seed without one there (no episode ended), its last before; NaN
@@ -135,6 +141,7 @@ class Results:
         Raises:
           ValueError: for an unknown metric or a window out of range.
         """
+        metric = metric or self.judged_by
         if not 0 < window <= 1:
             raise ValueError(f"window = {window}: expected a share of the logged points, in (0, 1]")
         values, weights, logged = self.metric(metric), self.weights(metric), self.logged
@@ -152,19 +159,20 @@ class Results:
                     result[cell, seed] = weighted_mean(values[cell, seed, chosen], weights[cell, seed, chosen])
         return result
 
-    def iqm(self, metric: str = RETURN, window: float = 0.1, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    def iqm(self, metric: str | None = None, window: float = 0.1, confidence: float = 0.95, seed: int = 0) -> Estimate:
         """Interquartile mean over seeds of `final`, per setting, with bootstrap intervals: three arrays [H].
 
         NaN where a seed has no value, lest a diverged seed flatter its setting; the bounds also with one seed.
         """
         return bootstrap(self.final(metric, window).T, confidence=confidence, seed=seed)
 
-    def best(self, metric: str = RETURN, window: float = 0.1) -> dict[str, Any]:
+    def best(self, metric: str | None = None, window: float = 0.1) -> dict[str, Any]:
         """The setting with the highest IQM: `hyperparameters`, `iqm`, `iqm_low`, `iqm_high`, and its `index`.
 
         Raises:
           ValueError: if no setting has a value for all seeds.
         """
+        metric = metric or self.judged_by
         estimate = self.iqm(metric, window)
         if np.isnan(estimate.point).all():
             raise ValueError(f"no setting has a final {metric} for all seeds; train longer, or look at `diverged`")
@@ -172,7 +180,7 @@ class Results:
         point, low, high = (float(bound[index]) for bound in estimate)
         return {"hyperparameters": self.setting(index), "iqm": point, "iqm_low": low, "iqm_high": high, "index": index}
 
-    def sensitivity(self, metric: str = RETURN, window: float = 0.1) -> list[dict[str, Any]]:
+    def sensitivity(self, metric: str | None = None, window: float = 0.1) -> list[dict[str, Any]]:
         """How much each swept setting matters: one row per setting and value, the most influential setting first.
 
         Returns:
@@ -195,7 +203,7 @@ class Results:
             groups.append((max(finite) - min(finite) if finite else -1.0, rows))
         return [row for _, rows in sorted(groups, key=lambda group: -group[0]) for row in rows]
 
-    def summary(self, metric: str = RETURN) -> dict[str, Any]:
+    def summary(self, metric: str | None = None) -> dict[str, Any]:
         """What `summary.json` holds; values that are not known are None.
 
         Returns:
@@ -203,6 +211,7 @@ class Results:
           `metric`, `best` (None, or as from `best`), `wall_seconds`, `compile_seconds`, `steps_per_second`,
           `versions`, `device`, `command`, then whatever else is in `info`.
         """
+        metric = metric or self.judged_by
         try:
             best = self.best(metric)
         except ValueError:
@@ -238,13 +247,13 @@ class Results:
         data = {name: (("setting", "seed", "step"), values) for name, values in self.metrics.items()}
         return xarray.Dataset(data, coords=coords, attrs={str(k): str(v) for k, v in self.config.items()})
 
-    def table(self, metric: str = RETURN, window: float = 0.1) -> Any:
+    def table(self, metric: str | None = None, window: float = 0.1) -> Any:
         """A `rich` table of the settings, best first: IQM, its 95 % interval, and how many seeds diverged."""
         from jaxrl import plotting
 
         return plotting.table(self, metric, window)
 
-    def plot(self, path: str | os.PathLike[str] | None = None, metric: str = RETURN, max_lines: int = 8) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, metric: str | None = None, max_lines: int = 8) -> Figure:
         """Learning curves: IQM over seeds with a 95 % bootstrap band; the best settings in colour, the rest grey.
 
         Args:
@@ -258,7 +267,7 @@ class Results:
 
         return plotting.learning_curves(self, path, metric, max_lines)
 
-    def heatmap(self, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str = RETURN) -> Figure:
+    def heatmap(self, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str | None = None) -> Figure:
         """Final IQM over two swept settings; of any further setting the best value is taken."""
         from jaxrl import plotting
 

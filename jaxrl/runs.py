@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxrl import checkpoint
-from jaxrl.adapters import make_env
+from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
 from jaxrl.evaluation import Episodes, evaluate, record
 from jaxrl.evo.deep_ga import DeepGAState, champion_genome
@@ -69,6 +69,7 @@ def run_sweep(  # noqa: PLR0913 - keywords of the one call that users write
     """
     hint = use_all_cores()
     options = options or Options()
+    env = full_name(env)
     environment = make_env(env)
     plan = make_plan(algorithm, env, seeds, settings or {}, grid or {}, environment.default_params)
     directory = None
@@ -312,7 +313,12 @@ def _execute(
         seeds=np.asarray(plan.seeds),
         steps=steps,
         metrics=metrics,
-        config={**plan.to_json(), "programs": _programs(parts), "missing_metrics": missing(plan, measured)},
+        config={
+            **plan.to_json(),
+            "programs": _programs(parts),
+            "missing_metrics": missing(plan, measured),
+            "metric": find_preset(plan.algorithm).metric,
+        },
         info=info,
     )
     if directory is not None:

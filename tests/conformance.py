@@ -20,6 +20,7 @@ from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box
 from jaxrl_envs import probes
 from jaxrl_envs.gridworld import LevelDistribution, grid_random
+from jaxrl_envs.point_mass import point_mass
 
 UPDATES = 6
 
@@ -99,6 +100,21 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScaledRewards:
+    """An environment whose rewards are `reward` times as large; may be traced."""
+
+    env: Any
+    reward: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        state, timestep = self.env.step(key, state, action, params)
+        return state, timestep._replace(reward=timestep.reward * self.reward)
+
+
+@dataclasses.dataclass(frozen=True)
 class ScaledLevels:
     """An environment that draws its levels, with their rewards `reward` times as large; may be traced."""
 
@@ -159,6 +175,27 @@ def _policies(preset: str, sweeps: dict[str, tuple[float, float]] = POLICY_SWEEP
     return Case(preset, {**TINY_POLICIES, **changes}, sweeps, probes.continuous_probe)
 
 
+TINY_ARCHIVE: dict[str, Any] = {
+    "total_steps": 10**5, "episode_steps": 6, "num_initial": 6, "num_ga": 4, "grid_shape": (40, 40),
+    "hidden_sizes": (4,),
+}  # fmt: skip
+TINY_LEARNER: dict[str, Any] = {
+    **TINY_ARCHIVE, "num_pg": 3, "num_agent_updates": 3, "num_pg_steps": 2, "batch_size": 8, "buffer_size": 150,
+    "critic_hidden_sizes": (6,),
+}  # fmt: skip
+
+
+def _archive(preset: str, **changes: Any) -> Case:
+    tiny = TINY_ARCHIVE if preset == "map_elites" else TINY_LEARNER
+    sweeps = {"iso_sigma": (0.3, 1.0)} if preset == "map_elites" else {"critic_learning_rate": (1e-3, 1e-2)}
+    sweeps = {"line_sigma": (0.1, 0.5), **sweeps}
+
+    def scale(env: Any, reward: Any) -> tuple[Any, Any]:
+        return ScaledRewards(env, reward), env.default_params
+
+    return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale)
+
+
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
@@ -210,6 +247,10 @@ CASES: dict[str, Case] = {
     "pgpe": _policies("pgpe"),
     "ars": _policies("ars"),
     "evosax": _policies("evosax", strategy="SimpleGA"),
+    "map_elites": _archive("map_elites", num_ga=8),
+    "pga_map_elites": _archive("pga_map_elites", num_injected=1),
+    "dcg_map_elites": _archive("dcg_map_elites", num_probes=2),
+    "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
 
@@ -286,6 +327,10 @@ def jit_equals_no_jit(case: Case) -> None:
 
 def stays_finite_after_a_huge_reward(case: Case) -> None:
     state, metrics = case.run(KEY(2), case.hparams_at(0), 1e6)
+    if hasattr(state, "archive"):  # an empty cell is worth -inf, and must be
+        archive = state.archive
+        assert (np.asarray(archive.fitness)[~np.asarray(archive.occupied)] == -np.inf).all()
+        state = state.replace(archive=archive.replace(fitness=jnp.where(archive.occupied, archive.fitness, 0.0)))
     for leaf in jax.tree.leaves(state):
         assert np.isfinite(np.asarray(leaf)).all()
     of_what_ended = ("episode/", "lifetime/")  # NaN where nothing has
@@ -323,8 +368,9 @@ def _is_jaxpr(x: Any) -> bool:
 
 
 def _learnt(state: Any) -> Any:
-    """The part of a state that has what is learnt as `params`: the agent's, or the state itself where rules are."""
-    return getattr(state, "agent", state)
+    """The part of a state that has what is learnt as `params`: the agent's, or the state itself where rules are, or an
+    archive."""
+    return state if hasattr(state, "archive") else getattr(state, "agent", state)
 
 
 def _moved(a: Any, b: Any) -> float:

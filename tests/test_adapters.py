@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gymnax.environments import spaces as gymnax_spaces
 
-from jaxrl.adapters import GYMNAX_ENVS, list_envs, make_env, to_gymnax
+from jaxrl.adapters import GYMNAX_ENVS, full_name, list_envs, make_env, to_gymnax
 from jaxrl.adapters.gymnax import GymnaxEnvironment, _import_without_plotting
 from jaxrl.env import Environment, autoreset, time_limit, vectorize
 from jaxrl.env_checks import check_environment
@@ -37,6 +37,15 @@ def test_every_gymnax_environment_passes_check_environment(name):
 
 def test_the_table_equals_gymnax_s_registry():
     assert list(GYMNAX_ENVS) == gymnax.registered_envs
+
+
+def test_a_family_may_be_left_out():
+    """Where only one has the name; Breakout-MinAtar's is its own."""
+    assert full_name("ant") == "brax/ant"
+    assert full_name("probe_memory") == "jaxrl/probe_memory"
+    assert full_name("CartPole-v1") == "CartPole-v1"
+    assert full_name("nowhere") == "nowhere"
+    assert make_env("probe_memory") is make_env("jaxrl/probe_memory")
 
 
 def test_list_envs_covers_all_families():
@@ -68,7 +77,7 @@ def test_arguments_that_cannot_be_hashed_are_taken():
         ("cartpole-v1", {}, "did you mean CartPole-v1"),
         ("brax/aunt", {}, "brax/ant"),
         ("jaxrl/probe_acton", {}, "jaxrl/probe_action"),
-        ("ant", {}, "list_envs"),
+        ("aunt", {}, "list_envs"),
         ("CartPole-v1", {"size": 3}, "CartPole-v1 takes the arguments .*size"),
         ("DeepSea-bsuite", {"sise": 3}, "DeepSea-bsuite takes the arguments .*size: int = 8.*sise"),
         ("jaxrl/probe_action", {"size": 3}, "jaxrl/probe_action: .*size"),

@@ -63,7 +63,7 @@ def test_what_a_task_tells(name: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("name", "seconds"), [("ant_uni", 3.0), ("hopper_uni", 0.5)])
+@pytest.mark.parametrize(("name", "seconds"), [("ant_uni", 5.0), ("hopper_uni", 0.5)])
 def test_feet_touch_the_ground_after_a_while(name: str, seconds: float) -> None:
     """The ant settles on its four feet when it does nothing; a hopper that falls touches and leaves the ground."""
     env = make_env(f"brax/{name}")
@@ -84,15 +84,15 @@ def test_feet_touch_the_ground_after_a_while(name: str, seconds: float) -> None:
 
 @pytest.mark.thorough
 def test_the_trap_stops_the_ant() -> None:
-    """Thrown at the far wall of the U, it stays inside; without the trap it flies on."""
+    """Thrown at the far wall of the U, at 11.5, its torso of radius 0.25 stops there; without the trap it flies on."""
     ends = {}
     for name in ("ant_omni", "anttrap_omni"):
         env = make_env(f"brax/{name}")
         params = env.default_params
         state, _ = env.reset(jax.random.key(0), params)
         body = env.brax.brax_env.pipeline_init(
-            state.env_state.pipeline_state.q.at[:3].set(jnp.array([10.0, 0.0, 0.6])),
-            state.env_state.pipeline_state.qd.at[0].set(6.0),
+            state.env_state.pipeline_state.q.at[:3].set(jnp.array([9.5, 0.0, 0.6])),
+            state.env_state.pipeline_state.qd.at[0].set(8.0),
         )
         state = state.replace(env_state=state.env_state.replace(pipeline_state=body))
 
@@ -100,10 +100,10 @@ def test_the_trap_stops_the_ant() -> None:
             after, _ = env.step(key, state, jnp.zeros(8), params)
             return after, after.env_state.pipeline_state.x.pos[0, 0]
 
-        run = jax.jit(lambda s, step=step: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 15))[1])
+        run = jax.jit(lambda s, step=step: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 25))[1])
         ends[name] = float(run(state).max())
     assert ends["ant_omni"] > 12.0
-    assert ends["anttrap_omni"] < 11.6
+    assert 11.1 < ends["anttrap_omni"] < 11.4
 
 
 def test_links_are_found_by_index_and_must_be_the_right_ones() -> None:

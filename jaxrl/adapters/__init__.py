@@ -12,7 +12,7 @@ from jaxrl.settings import suggest
 if TYPE_CHECKING:
     from jaxrl.env import Environment
 
-__all__ = ["list_envs", "make_env", "to_gymnax"]
+__all__ = ["full_name", "list_envs", "make_env", "to_gymnax"]
 
 # Written out, because asking the packages would import them; tests compare the tables with their registries.
 GYMNAX_ENVS = (
@@ -82,13 +82,21 @@ def list_envs() -> tuple[str, ...]:
     return (*GYMNAX_ENVS, *registered, *of_brax, *(f"jaxrl/{name}" for name in own))
 
 
+def full_name(name: str) -> str:
+    """`name`, with its family before it where that was left out and only one has it: "ant" is "brax/ant"."""
+    known = list_envs()
+    found = [full for full in known if full.rpartition("/")[2] == name] if isinstance(name, str) else []
+    return found[0] if name not in known and len(found) == 1 else name
+
+
 def make_env(name: str, **constructor_kwargs: Any) -> Environment:
     """The environment with this name.
 
     The same name and arguments give the same object, so that nothing compiled for it is compiled again.
 
     Args:
-      name: one of `list_envs()`, e.g. "CartPole-v1", "Breakout-MinAtar", "brax/ant" or "jaxrl/probe_memory".
+      name: one of `list_envs()`, e.g. "CartPole-v1", "Breakout-MinAtar", "brax/ant" or "jaxrl/probe_memory"; or its
+        last part, if no other name has it.
       **constructor_kwargs: static arguments of that environment, e.g. `size=16` for "DeepSea-bsuite", `backend` and
         `episode_length` for Brax. Numbers that may vary within a program are fields of `env.default_params` instead.
     Returns:
@@ -98,6 +106,7 @@ def make_env(name: str, **constructor_kwargs: Any) -> Environment:
     """
     if not isinstance(name, str):
         raise ValueError(f"make_env: expected the name of an environment, got {name!r}; an environment needs no making")
+    name = full_name(name)
     if name not in list_envs():
         raise ValueError(suggest("environment", name, list_envs(), "(all: jaxrl.list_envs(), or `jaxrl list envs`)"))
     arguments = tuple(sorted(constructor_kwargs.items()))

@@ -55,7 +55,6 @@ class MapElitesConfig:
     activation: str = setting("relu", "tanh, relu, swish, gelu or elu", _DCRL)
     initializer: str = setting("lecun_uniform", "of networks: orthogonal or lecun_uniform", _DCRL)
     population_batch: int = setting(0, "policies evaluated side by side; 0 is all", _OURS)
-    torso: str = "mlp"
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "total_steps", "episode_steps", "num_initial", "num_ga", "num_cells", "num_samples")
@@ -67,6 +66,11 @@ class MapElitesConfig:
                 f"total_steps = {self.total_steps} is less than one iteration of {self.num_evaluations} episodes; use "
                 f"at least {self.steps_per_update}"
             )
+
+    @property
+    def torso(self) -> str:
+        """Policies see vectors."""
+        return "mlp"
 
     @property
     def num_evaluations(self) -> int:
