@@ -21,10 +21,10 @@ from jaxrl.evaluation import evaluate
 from jaxrl.loops.on_policy import on_policy
 from jaxrl.meta.gradient import frozen_after
 from jaxrl.objectives import a2c_objective
-from jaxrl.presets.meta import MetaConfig, MetaHparams, meta_agent
+from jaxrl.presets.meta import MetaConfig, MetaHparams, knows_optimum, meta_agent
 from jaxrl.reporting import Estimate
 from jaxrl.results import Results
-from jaxrl.rules import KINDS, Rule, save_rule
+from jaxrl.rules import KINDS, Rule, load_rule, save_rule
 from jaxrl.runs import run_sweep
 from jaxrl.types import Agent, Key, Objective, Params
 
@@ -44,21 +44,25 @@ def meta_test(
 ) -> Results:
     """Trains agents with a rule, and A2C beside it, on an environment by name; all seeds in one program each.
 
+    Drifts (rules of kind lpo) are tested in the preset `ppo`, with PPO beside them: while the ratio is 1, as it is in
+    the one update per rollout of A2C, every drift is 0.
+
     Args:
       rule: a `Rule`, the name of a shipped one, or a file.
       env: see `jaxrl list envs`.
       seeds: how many agents, or which.
-      settings: of the preset `a2c`, which has one update per rollout, as rules of kind lpg are trained for; the
-        published agents have {"optimizer": "adam", "learning_rate": 5e-4}.
+      settings: of the preset `ppo` for drifts, else of `a2c`, which has one update per rollout, as rules of kind lpg
+        are trained for; the published agents have {"optimizer": "adam", "learning_rate": 5e-4}.
       out, progress: as of `jaxrl.run_sweep`.
     Returns:
-      `Results` of two cells: "objective" is the rule's name or file in the first, "a2c" in the second.
+      `Results` of two cells: "objective" is the rule's name or file in the first, "a2c" or "ppo" in the second.
     Raises:
       ValueError: as from `jaxrl.run_sweep`; a rule in memory cannot have a run directory, which would not find it.
     """
     if not isinstance(rule, Rule):
-        grid = {"objective": [str(rule), "a2c"]}
-        return run_sweep("a2c", env, seeds=seeds, grid=grid, settings=settings, out=out, progress=progress)
+        baseline = "ppo" if KINDS[load_rule(rule).kind].drift else "a2c"
+        grid = {"objective": [str(rule), baseline]}
+        return run_sweep(baseline, env, seeds=seeds, grid=grid, settings=settings, out=out, progress=progress)
     if out is not None:
         raise ValueError("a run directory remembers the file of its rule: save it first with `jaxrl.save_rule`, and "
                          "give its path")  # fmt: skip
@@ -168,7 +172,7 @@ def _on_level(
     rival = a2c_objective(hp, "batch")._replace(heads=rules.objective(config.agent, hp).heads)
     agent = meta_agent(env, config, hp, level, rival).agent
     spaces = env.observation_space(level), env.action_space(level)
-    best = env.optimal_return(level) if hasattr(env, "optimal_return") else jnp.nan
+    best = env.optimal_return(level) if knows_optimum(env) else jnp.nan
     return {
         "rules": jax.vmap(lambda params: trained(with_params(params)))(rules.params),
         "a2c": trained(rival),

@@ -37,7 +37,7 @@ def parts(settings: Any = None, grid: Any = None) -> list[Program]:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"algorithm": "pppo"}, r"unknown algorithm 'pppo'; did you mean ppo.*\? .*jaxrl list algorithms"),
     ({"algorithm": "PPO"}, r"did you mean ppo\?"),
-    ({"algorithm": "zzz"}, r"unknown algorithm 'zzz'; known: a2c, .*ppo"),
+    ({"algorithm": "zzz"}, r"unknown algorithm 'zzz'; known: a2c, .*dqn"),
     ({"settings": {"learning_rat": 1e-3}}, r"unknown setting 'learning_rat'; did you mean learning_rate.*jaxrl config"),
     ({"settings": {"env.rewrd": 1.0}}, r"unknown setting 'env.rewrd'; did you mean env.reward"),
     ({"grid": {"lerning_rate": [1e-3]}}, r"unknown setting 'lerning_rate'; did you mean learning_rate"),

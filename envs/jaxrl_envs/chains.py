@@ -73,6 +73,10 @@ class DelayedChain:
         """The longest chain, on which the second action is right."""
         return ChainParams(self.max_length, 1)
 
+    def sample_params(self, key: Key) -> ChainParams:
+        """Length and correct first action of one lifetime, both uniform: levels of meta-training."""
+        return sample_chain(key, self)
+
     def reset(self, key: Key, params: ChainParams) -> tuple[ChainState, jax.Array]:
         """A first state and its observation."""
         del params

@@ -177,16 +177,20 @@ def _priorities(key: Key, state: LevelBuffer, free: jax.Array, hp: Any, priority
         return score
     ordered = jnp.sort(-score)
     rank = 1.0 + jnp.searchsorted(ordered, -score, side="left")  # as many as have a higher score, and one
-    by_rank = jnp.where(free, rank ** (-1.0 / hp.score_temperature), 0.0)
-    by_age = jnp.where(free, (state.clock - state.drawn).astype(jnp.float32), 0.0)
+    by_rank = jnp.where(free, -jnp.log(rank) / hp.score_temperature, -jnp.inf)
+    by_age = jnp.where(free, jnp.log((state.clock - state.drawn).astype(jnp.float32)), -jnp.inf)
 
-    def share(x: jax.Array) -> jax.Array:
-        return x / jnp.maximum(x.sum(), 1e-30)
+    def share(log_weight: jax.Array) -> jax.Array:
+        total = jax.nn.logsumexp(log_weight)
+        return jnp.where(jnp.isfinite(total), log_weight - total, -jnp.inf)
 
-    weight = (1.0 - hp.staleness_coef) * share(by_rank) + hp.staleness_coef * share(by_age)
-    # The highest of log weight + Gumbel noise are a draw without replacement, in proportion to the weights.
-    noise = jax.random.gumbel(key, weight.shape)
-    return jnp.where(free & (weight > 0.0), jnp.log(jnp.maximum(weight, 1e-30)) + noise, -jnp.inf)
+    log_weight = jnp.logaddexp(
+        jnp.log(1.0 - hp.staleness_coef) + share(by_rank), jnp.log(hp.staleness_coef) + share(by_age)
+    )
+    # The highest of log weight + Gumbel noise are a draw without replacement, in proportion to the weights. In logs,
+    # so that no free level's weight is rounded to nothing, and with it made equal to one that is not free.
+    noise = jax.random.gumbel(key, log_weight.shape)
+    return jnp.where(free, jnp.maximum(log_weight, -1e30) + noise, -jnp.inf)
 
 
 def _highest(x: jax.Array, num: int) -> jax.Array:

@@ -98,18 +98,36 @@ def descend(
     return unravel(vector), opt_state, dict(zip(names, rows.mean(0), strict=True))
 
 
+# Under the root of second moments: far too small to change a step, but a root has no derivative at 0.
+_EPS_ROOT = 1e-20
 OPTIMIZERS = ("adam", "adam_bounded", "rmsprop", "sgd")
 
 
 def direction(optimizer: str) -> optax.GradientTransformation:
-    """The direction of descent of a name in `OPTIMIZERS`, to be multiplied by a learning rate."""
+    """The direction of descent of a name in `OPTIMIZERS`, to be multiplied by a learning rate.
+
+    Each can be differentiated where gradients have been 0 so far, as those of table rows that nobody has visited.
+    """
     if optimizer == "adam":
-        return optax.scale_by_adam(eps=1e-5)
+        return optax.scale_by_adam(eps=1e-5, eps_root=_EPS_ROOT)
     if optimizer == "adam_bounded":
-        return optax.chain(optax.scale_by_adam(), optax.clip(1.0))
+        return optax.chain(optax.scale_by_adam(eps_root=_EPS_ROOT), optax.clip(1.0))
     if optimizer == "rmsprop":
-        return optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False)
+        return _scale_by_rms(decay=0.99, eps=1e-5)
     return optax.identity()
+
+
+def _scale_by_rms(decay: float, eps: float) -> optax.GradientTransformation:
+    """As optax's, with `eps` outside of the root."""
+
+    def init(params: Params) -> optax.ScaleByRmsState:
+        return optax.ScaleByRmsState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(grad: Params, state: Any, params: Params = None) -> tuple[Params, optax.ScaleByRmsState]:
+        nu = jax.tree.map(lambda n, g: decay * n + (1.0 - decay) * jnp.square(g), state.nu, grad)
+        return jax.tree.map(lambda n, g: g / (jnp.sqrt(n + _EPS_ROOT) + eps), nu, grad), optax.ScaleByRmsState(nu)
+
+    return optax.GradientTransformation(init, update)
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -212,8 +213,8 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
             return jnp.float32(0.0), {}
         returns = mean_return(key_own, agent, state.agent)
         metrics = {"return": returns.mean()}
-        if config.play_ended and hasattr(env, "optimal_return"):
-            metrics["optimal_return"] = env.optimal_return(level)
+        if config.play_ended and knows_optimum(env):
+            metrics["optimal_return"] = env.optimal_return(level)  # type: ignore[attr-defined]
         if config.score in UNSCORED:
             return metrics["return"] if config.num_arms else jnp.float32(0.0), metrics
         if config.score == "alg_regret":
@@ -230,6 +231,11 @@ def lpg_lifetime(env: Environment, config: MetaConfig, hp: Any, params: Params, 
 
     examine = loop(policy_gradient_outcome(agent, fit, hp)).step
     return Lifetime(loop(agent), num_updates, examine, companion, final)
+
+
+def knows_optimum(env: Environment) -> bool:
+    """Whether the environment tells the best expected return of a level; grid-worlds do if they are tabular."""
+    return hasattr(env, "optimal_return") and getattr(env, "tabular", True)
 
 
 def level_drawer(env: Environment, params: Any) -> Callable[[Key], Any]:
@@ -283,9 +289,11 @@ def lpg(
     References:
       Oh et al. 2020, arXiv:2007.08794; Jackson et al. 2023, arXiv:2310.02782.
     """
-    if config.score == "optimal_regret" and not hasattr(env, "optimal_return"):
-        raise ValueError("score = 'optimal_regret' needs an environment with `optimal_return(params)`, as grid-worlds; "
-                         "use 'alg_regret'")  # fmt: skip
+    if config.score == "optimal_regret" and not knows_optimum(env):
+        raise ValueError(
+            "score = 'optimal_regret' needs an environment with `optimal_return(params)`, as tabular grid-worlds have; "
+            "use 'alg_regret'"
+        )
     params = env.default_params if env_params is None else env_params
     # What does not fit is told here, not from inside a compilation.
     lpg_objective({}, config.rule, hp).heads(env.action_space(params))
@@ -313,12 +321,16 @@ def lpg(
     )
 
 
+def _says_lifetime(level: Any) -> bool:
+    return hasattr(level, "lifetime") and not isinstance(level.lifetime, jax.core.Tracer)
+
+
 def _check_lifetimes(env: Environment, config: MetaConfig, params: Any) -> None:
     """Levels may say how long agents live: of random ones the distribution knows the least."""
-    if hasattr(env, "sample_params"):
-        shortest = getattr(getattr(env, "distribution", None), "lifetime", (config.lifetime,))[0]
-    else:
-        shortest = getattr(params, "lifetime", config.lifetime)
+    known = [getattr(env, "levels", None), params]
+    shortest = next((np.min(level.lifetime) for level in known if _says_lifetime(level)), config.lifetime)
+    if getattr(env, "distribution", None) is not None:
+        shortest = env.distribution.lifetime[0]  # type: ignore[attr-defined]
     if not isinstance(shortest, jax.core.Tracer) and config.num_inner > int(shortest):
         raise ValueError(
             f"num_inner = {config.num_inner} is more than the shortest lifetime of these levels, {int(shortest)}; use "
