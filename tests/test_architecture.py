@@ -83,7 +83,7 @@ ALLOWED = {
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "objectives", "buffers", "agents", "algorithm", "loops", "meta",
-        "evo", "qd", "settings", "rules", "evaluation", "adapters",
+        "evo", "qd", "settings", "rules", "evaluation", "adapters", "policy_networks",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse
