@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import TINY, TINY_REPLAY, assert_trees_close, assert_trees_equal
+from helpers import TINY, TINY_REPLAY, WalkEnv, assert_trees_close, assert_trees_equal
 
 from jaxrl.algorithm import Algorithm, init, sweep, train, with_evaluation
 from jaxrl.presets import PRESETS
@@ -36,6 +36,7 @@ class Case:
       make_env: of an environment that ends episodes and needs its observations.
       scale: `(env, reward) -> (env, params)`, the same environment with rewards that many times as large; by default
         its parameters' `reward` says so.
+      warm_up: updates before the first one that moves anything.
     """
 
     preset: str
@@ -46,6 +47,7 @@ class Case:
         env,
         dataclasses.replace(env.default_params, reward=reward),
     )
+    warm_up: int = 0
     traced: list[int] = dataclasses.field(default_factory=list)  # grows when `chunk` is traced
 
     @functools.cached_property
@@ -172,7 +174,9 @@ TINY_POLICIES: dict[str, Any] = {
 
 
 def _policies(preset: str, sweeps: dict[str, tuple[float, float]] = POLICY_SWEEPS, **changes: Any) -> Case:
-    return Case(preset, {**TINY_POLICIES, **changes}, sweeps, probes.continuous_probe)
+    # In their first generation these only look around.
+    warm_up = 1 if "num_policies" in changes else 0
+    return Case(preset, {**TINY_POLICIES, **changes}, sweeps, WalkEnv, warm_up=warm_up)
 
 
 TINY_ARCHIVE: dict[str, Any] = {
@@ -228,9 +232,12 @@ CASES: dict[str, Case] = {
     ),
     "ta_lpg": _on_levels("ta_lpg", EVO_SWEEPS, initial="random", population_batch=2, **TINY_POPULATION),
     "lpo": Case("lpo", TINY_DRIFT, EVO_SWEEPS, probes.contextual_probe),
-    "deep_ga": _policies("deep_ga", num_parents=3, elite_pool=2, elite_episodes=2),
-    "random_search": _policies("random_search", elite_pool=0, population_batch=4, memory="gru", memory_size=3),
-    "novelty_search": _policies("novelty_search", num_parents=3, num_neighbours=3, archive_size=64),
+    "deep_ga": _policies(
+        "deep_ga", num_parents=3, elite_pool=2, elite_episodes=2, population_batch=4, memory="gru", memory_size=3
+    ),
+    "novelty_search": dataclasses.replace(
+        _policies("novelty_search", num_parents=3, num_neighbours=3, archive_size=64), make_env=probes.continuous_probe
+    ),
     "open_es": _policies(
         "open_es",
         {"sigma": (0.1, 0.3), "learning_rate": (0.01, 0.1)},
@@ -239,10 +246,10 @@ CASES: dict[str, Case] = {
         explores=True,
         noise_batch=1,
     ),
-    "ns_es": _policies("ns_es", num_policies=2, num_neighbours=2),
-    "nsr_es": _policies("nsr_es", num_policies=2, num_neighbours=2, normalize_obs=True),
+    "ns_es": _policies("ns_es", num_policies=1, num_neighbours=2, noise_batch=1),
+    "nsr_es": _policies("nsr_es", num_policies=1, num_neighbours=2, normalize_obs=True),
     "nsra_es": _policies("nsra_es", num_policies=1, num_neighbours=2),
-    "cma_es": _policies("cma_es"),
+    "cma_es": _policies("cma_es", hidden_sizes=()),  # otherwise axes of equal eigenvalues are anybody's choice
     "sep_cma_es": _policies("sep_cma_es"),
     "pgpe": _policies("pgpe"),
     "ars": _policies("ars"),
@@ -317,10 +324,12 @@ def jit_equals_no_jit(case: Case) -> None:
     known = {field.name for field in dataclasses.fields(case.config)}
     small = dataclasses.replace(case.config, **{name: size for name, size in sizes.items() if name in known})
     algorithm = dataclasses.replace(case, settings=dataclasses.asdict(small)).make(case.hparams_at(0))
-    state = jax.jit(algorithm.init)(KEY(0))
-    compiled = jax.jit(algorithm.step)(KEY(1), state, jnp.int32(0))
+    state, step = jax.jit(algorithm.init)(KEY(0)), jax.jit(algorithm.step)
+    for t in range(case.warm_up):
+        state, _ = step(KEY(2), state, jnp.int32(t))
+    compiled = step(KEY(1), state, jnp.int32(case.warm_up))
     with jax.disable_jit():
-        plain = algorithm.step(KEY(1), state, jnp.int32(0))
+        plain = algorithm.step(KEY(1), state, jnp.int32(case.warm_up))
     assert_trees_close(plain, compiled, atol=1e-5, rtol=1e-4)
     assert _moved(state, plain[0]) > 1e-6
 

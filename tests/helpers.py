@@ -117,6 +117,37 @@ def scripted_agent() -> Agent:
 
 
 @struct.dataclass
+class WalkParams:
+    """`reward` multiplies rewards; traced."""
+
+    reward: float | jax.Array = 1.0
+
+
+class WalkEnv:
+    """A point x, observed as it is, starts within 0.1 of 0 and moves by the action; it is paid -(x - 1)^2 for 4 steps.
+
+    What a policy does is seen from where it ends up, and different policies earn differently.
+    """
+
+    default_params = WalkParams()
+
+    def reset(self, key: Key, params: WalkParams) -> tuple[Any, jax.Array]:
+        state = (jax.random.uniform(key, (1,), minval=-0.1, maxval=0.1), jnp.int32(0))
+        return state, state[0]
+
+    def step(self, key: Key, state: Any, action: jax.Array, params: WalkParams) -> tuple[Any, Timestep]:
+        place, time = state[0] + action, state[1] + 1
+        reward = -params.reward * jnp.square(place[0] - 1.0)
+        return (place, time), Timestep(place, reward, time >= 4, jnp.bool_(False), place, {})
+
+    def observation_space(self, params: WalkParams) -> Space:
+        return Box(-5.0, 5.0, (1,))
+
+    def action_space(self, params: WalkParams) -> Space:
+        return Box(-1.0, 1.0, (1,))
+
+
+@struct.dataclass
 class ChainParams:
     """Traced: steps after which an episode is cut, and whether it starts anywhere instead of at 0."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -104,92 +105,116 @@ def novelty_es(  # noqa: PLR0913 - as `open_es`, and what novelty needs
         raise ValueError(f"num_policies = {num_policies}: expected at least 1")
     es = open_es(init_params, tx, hp, num_pairs, lambda weights: weights, 1, noise_batch)
 
-    def of_archive(behaviours: jax.Array, archive: NoveltyArchive) -> jax.Array:
-        sizes = (search.num_neighbours, search.metric, False, search.batch_size)
-        return novelty(behaviours, archive, *sizes)
+    design = _Design(es, novelty_hp, num_pairs, search, num_policies)
+    return Strategy(
+        init=functools.partial(_init, design),
+        ask=functools.partial(_ask, design),
+        decode=lambda state, member: es.decode(_policy(state, member.policy), member.perturbation),
+        tell=functools.partial(_tell, design),
+        groups=np.zeros(2 * num_pairs, np.int32),
+        describe=_describe,
+        again=functools.partial(_again, design),
+        solution=lambda state: _policy(state, jnp.argmax(state.returns)).params,
+    )
 
-    def init(key: Key) -> NoveltyESState:
-        policies = jax.vmap(es.init)(jax.random.split(key, num_policies))
-        zero, none = jnp.float32(0.0), jnp.int32(0)
-        return NoveltyESState(
-            policies=policies,
-            behaviours=jnp.zeros((num_policies, search.size)),
-            returns=jnp.zeros(num_policies),
-            archive=init_archive(search.capacity, search.size),
-            chosen=none,
-            weight=jnp.asarray(novelty_hp.reward_weight, jnp.float32),
-            best=zero,
-            waited=none,
-            generation=none,
-            novelty_mean=zero,
-        )
 
-    def ask(key: Key, state: NoveltyESState) -> tuple[Member, NoveltyESState]:
-        key_choose, key_ask = jax.random.split(key)
-        novelties = jnp.maximum(of_archive(state.behaviours, state.archive), 0.0)
-        chosen = jax.random.categorical(key_choose, jnp.log(novelties + 1e-8)).astype(jnp.int32)
-        perturbations, _ = es.ask(key_ask, _policy(state, chosen))
-        member = Member(jnp.full(2 * num_pairs, chosen), perturbations)
-        return member, dataclasses.replace(state, chosen=chosen)
+class _Design(NamedTuple):
+    es: Strategy
+    hp: NoveltyESHparams
+    num_pairs: int
+    search: NoveltySearch
+    num_policies: int
 
-    def decode(state: NoveltyESState, member: Member) -> Params:
-        return es.decode(_policy(state, member.policy), member.perturbation)
+    def novelty(self, behaviours: jax.Array, archive: NoveltyArchive) -> jax.Array:
+        """Of the archive alone."""
+        search = self.search
+        return novelty(behaviours, archive, search.num_neighbours, search.metric, False, search.batch_size)
 
-    def again(
-        key: Key, state: NoveltyESState, members: Member, evaluation: Evaluation
-    ) -> tuple[Member, NoveltyESState]:
-        novelties = of_archive(evaluation.descriptor, state.archive)
-        shares = state.weight, 1.0 - state.weight
-        weights = shares[0] * centered_ranks(evaluation.fitness) + shares[1] * centered_ranks(novelties)
-        moved = es.tell(key, _policy(state, state.chosen), members.perturbation, Evaluation(weights))
-        policies = jax.tree.map(
-            lambda every, one: every.at[state.chosen].set(jnp.where(state.generation > 0, one, every[state.chosen])),
-            state.policies,
-            moved,
-        )
-        still = Perturbation(jnp.broadcast_to(key, (num_policies,)), jnp.zeros(num_policies))
-        state = dataclasses.replace(state, policies=policies, novelty_mean=jnp.maximum(novelties, 0.0).mean())
-        return Member(jnp.arange(num_policies), still), state
 
-    def tell(
-        key: Key, state: NoveltyESState, members: Member, evaluation: Evaluation, few: Member, second: Evaluation
-    ) -> NoveltyESState:
-        is_first = state.generation == 0
-        counts = is_first | (jnp.arange(num_policies) == state.chosen)
-        finite = jnp.isfinite(second.descriptor).all(-1)
-        behaviours = jnp.where((counts & finite)[:, None], second.descriptor, state.behaviours)
-        returns = jnp.where(counts, jnp.maximum(second.fitness, _WORST), state.returns)
-        best_now = jnp.max(jnp.where(counts, returns, _WORST))
-        better = is_first | (best_now > state.best)
-        waited = jnp.where(better, 0, state.waited + 1)
-        tired = waited >= novelty_hp.patience
-        change = jnp.where(better & ~is_first, novelty_hp.weight_change, 0.0)
-        change = jnp.where(tired, -jnp.asarray(novelty_hp.weight_change, jnp.float32), change)
-        return dataclasses.replace(
-            state,
-            behaviours=behaviours,
-            returns=returns,
-            archive=add_to_archive(state.archive, behaviours, counts & finite),
-            weight=jnp.clip(state.weight + change, 0.0, 1.0),
-            best=jnp.where(better, best_now, state.best),
-            waited=jnp.where(tired, 0, waited),
-            generation=state.generation + 1,
-        )
+def _init(design: _Design, key: Key) -> NoveltyESState:
+    num, search = design.num_policies, design.search
+    zero, none = jnp.float32(0.0), jnp.int32(0)
+    return NoveltyESState(
+        policies=jax.vmap(design.es.init)(jax.random.split(key, num)),
+        behaviours=jnp.zeros((num, search.size)),
+        returns=jnp.zeros(num),
+        archive=init_archive(search.capacity, search.size),
+        chosen=none,
+        weight=jnp.asarray(design.hp.reward_weight, jnp.float32),
+        best=zero,
+        waited=none,
+        generation=none,
+        novelty_mean=zero,
+    )
 
-    def describe(state: NoveltyESState) -> Metrics:
-        return {
-            "elite/fitness": state.returns.max(),
-            "novelty/mean": state.novelty_mean,
-            "archive/size": state.archive.count.astype(jnp.float32),
-            "archive/dropped": state.archive.dropped.astype(jnp.float32),
-            "strategy/reward_weight": state.weight,
-        }
 
-    def solution(state: NoveltyESState) -> Params:
-        return _policy(state, jnp.argmax(state.returns)).params
+def _ask(design: _Design, key: Key, state: NoveltyESState) -> tuple[Member, NoveltyESState]:
+    key_choose, key_ask = jax.random.split(key)
+    novelties = jnp.maximum(design.novelty(state.behaviours, state.archive), 0.0)
+    chosen = jax.random.categorical(key_choose, jnp.log(novelties + 1e-8)).astype(jnp.int32)
+    perturbations, _ = design.es.ask(key_ask, _policy(state, chosen))
+    member = Member(jnp.full(2 * design.num_pairs, chosen), perturbations)
+    return member, dataclasses.replace(state, chosen=chosen)
 
-    groups = np.zeros(2 * num_pairs, np.int32)
-    return Strategy(init, ask, decode, tell, groups, describe, again, solution)
+
+def _again(
+    design: _Design, key: Key, state: NoveltyESState, members: Member, evaluation: Evaluation
+) -> tuple[Member, NoveltyESState]:
+    novelties = design.novelty(evaluation.descriptor, state.archive)
+    of_reward, of_novelty = centered_ranks(evaluation.fitness), centered_ranks(novelties)
+    weights = state.weight * of_reward + (1.0 - state.weight) * of_novelty
+    moved = design.es.tell(key, _policy(state, state.chosen), members.perturbation, Evaluation(weights))
+    policies = jax.tree.map(
+        lambda every, one: every.at[state.chosen].set(jnp.where(state.generation > 0, one, every[state.chosen])),
+        state.policies,
+        moved,
+    )
+    num = design.num_policies
+    still = Perturbation(jnp.broadcast_to(key, (num,)), jnp.zeros(num))
+    state = dataclasses.replace(state, policies=policies, novelty_mean=jnp.maximum(novelties, 0.0).mean())
+    return Member(jnp.arange(num), still), state
+
+
+def _tell(  # noqa: PLR0913 - `Strategy.tell` of those who evaluate twice
+    design: _Design,
+    key: Key,
+    state: NoveltyESState,
+    members: Member,
+    evaluation: Evaluation,
+    few: Member,
+    second: Evaluation,
+) -> NoveltyESState:
+    is_first = state.generation == 0
+    counts = is_first | (jnp.arange(design.num_policies) == state.chosen)
+    finite = jnp.isfinite(second.descriptor).all(-1)
+    behaviours = jnp.where((counts & finite)[:, None], second.descriptor, state.behaviours)
+    returns = jnp.where(counts, jnp.maximum(second.fitness, _WORST), state.returns)
+    best_now = jnp.max(jnp.where(counts, returns, _WORST))
+    better = is_first | (best_now > state.best)
+    waited = jnp.where(better, 0, state.waited + 1)
+    tired = waited >= design.hp.patience
+    step = jnp.asarray(design.hp.weight_change, jnp.float32)
+    change = jnp.where(tired, -step, jnp.where(better & ~is_first, step, 0.0))
+    return dataclasses.replace(
+        state,
+        behaviours=behaviours,
+        returns=returns,
+        archive=add_to_archive(state.archive, behaviours, counts & finite),
+        weight=jnp.clip(state.weight + change, 0.0, 1.0),
+        best=jnp.where(better, best_now, state.best),
+        waited=jnp.where(tired, 0, waited),
+        generation=state.generation + 1,
+    )
+
+
+def _describe(state: NoveltyESState) -> Metrics:
+    return {
+        "elite/fitness": state.returns.max(),
+        "novelty/mean": state.novelty_mean,
+        "archive/size": state.archive.count.astype(jnp.float32),
+        "archive/dropped": state.archive.dropped.astype(jnp.float32),
+        "strategy/reward_weight": state.weight,
+    }
 
 
 def _policy(state: NoveltyESState, index: jax.Array) -> Any:

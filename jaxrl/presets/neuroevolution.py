@@ -1,4 +1,4 @@
-"""Ready-made genetic algorithms over networks of any size: the Deep GA, random search, novelty search."""
+"""Ready-made genetic algorithms over networks of any size: the Deep GA, novelty search, random search."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def deep_ga(
     env_params: Any = None,
     spread: Spread | None = None,
 ) -> Algorithm:
-    """Evolves policies by truncation selection and mutation, with genomes of seeds.
+    """Evolves policies by truncation selection and mutation, with genomes of seeds; random search with no parents.
 
     Args:
       env: of one instance. With novelty, its `behaviour(state, params)` at an episode's end says what was done, else
@@ -175,11 +175,6 @@ _GA = Preset(
 )
 PRESETS: dict[str, Preset] = {
     "deep_ga": _GA,
-    "random_search": _GA._replace(
-        summary="fresh policies every generation, and the best of them all",
-        config=DeepGAConfig(num_parents=0),
-        overrides={name: {**family, "num_parents": 0} for name, family in _FAMILIES.items()},
-    ),
     "novelty_search": _GA._replace(
         summary="the Deep GA with novelty in the place of fitness",
         config=DeepGAConfig(

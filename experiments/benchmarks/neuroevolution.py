@@ -1,0 +1,182 @@
+"""What neuroevolution costs: `python -m experiments.benchmarks.neuroevolution [--quick] [--json PATH]`.
+
+- `generations_ratio_evosax_<P>`: generations per second of ours over those of evosax 0.3, the smaller of the ratios of
+  the GA (`deep_ga` beside SimpleGA) and of OpenAI-ES (`open_es` beside Open_ES), on CartPole-v1 and the hard maze, at
+  a population of P. Each side is one jitted scan over generations with the same policy, environment, horizon and
+  episodes, and the same evaluation, which stops when all episodes of an individual are over; the elite is not evaluated
+  again. The ratios one by one are `<pair>_<env>_<P>`; `reevaluation_cost_<env>_<P>` is what 10 x 30 more episodes cost,
+  as a factor on a generation's time.
+- `peak_mb_d1e6_p1024`: resident memory of a process above what it took after importing, at its highest, running a
+  generation of 1,024 individuals of 1,000,000 parameters; `temporary_mb_d1e6_p1024` is the compiler's account of it.
+- `reconstruct_ms_4m_100`: rebuilding 4,052,658 parameters from the seeds of 100 generations, compiled.
+
+Each measurement is a process of its own, the two sides of a ratio in turns within one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments.benchmarks.harness import measure, write
+from jaxrl import make_env
+from jaxrl.adapters.evosax import evosax_strategy
+from jaxrl.algorithm import train
+from jaxrl.evo.deep_ga import DeepGAHparams, deep_ga
+from jaxrl.evo.evolve import evolve, in_chunks
+from jaxrl.evo.seeds import SeedGenome, quantize, seed_codec
+from jaxrl.presets.neuroevolution import DeepGAConfig, network_codec
+from jaxrl.presets.policies import initial_params, policy_evolution
+from jaxrl.presets.strategies import OpenESConfig, OpenESPolicyHparams, open_es
+from jaxrl.types import Evaluation
+
+WORK = ["-m", "experiments.benchmarks.neuroevolution", "--work"]
+ENVS = {"CartPole-v1": 500, "jaxrl/hard_maze": 400}
+SHORT = {"CartPole-v1": "cartpole", "jaxrl/hard_maze": "hard_maze"}
+PAIRS = ("ga", "es")
+POPULATIONS = (64, 512)
+_MB = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is measured.
+
+    Attributes:
+      quick: 3 pieces of 5 generations of each side, instead of 7 of 20.
+      json: where to write flat figures.
+    """
+
+    quick: bool = False
+    json: str | None = None
+
+
+def _config(env_name: str, population: int, **changes: Any) -> Any:
+    sizes = {
+        "population": population, "max_episode_steps": ENVS[env_name], "hidden_sizes": (16,), "total_steps": 10**9,
+    }  # fmt: skip
+    return DeepGAConfig(**{**sizes, "num_parents": max(population // 20, 1), "elite_pool": 0, **changes})
+
+
+def _sides(env_name: str, population: int) -> dict[str, Any]:
+    """{"ga_ours": Algorithm, …}, one evaluation for all."""
+    env = make_env(env_name)
+    params, config = env.default_params, _config(env_name, population)
+    first = initial_params(env, config, params)
+    hp = OpenESPolicyHparams(sigma=0.1)
+    es_config = OpenESConfig(
+        population=population, max_episode_steps=ENVS[env_name], hidden_sizes=(16,), total_steps=10**9
+    )
+
+    def ga(pool: int) -> Any:
+        # One fewer child without second evaluations, since the champion then plays in the population.
+        sizes = (population - (pool == 0), config.num_parents, 10_000, pool)
+        strategy = deep_ga(network_codec(env, config), DeepGAHparams(0.1), *sizes)
+        return policy_evolution(strategy, env, config, hp, params, again_episodes=30)
+
+    def theirs(name: str, **settings: Any) -> Any:
+        strategy = evosax_strategy(name, first, population, sigma=0.1, **settings)
+        return policy_evolution(strategy, env, config, hp, params)
+
+    return {
+        "ga_ours": ga(0),
+        "ga_evosax": theirs("SimpleGA"),
+        "ga_again": ga(10),
+        "es_ours": open_es(env, es_config, hp),
+        "es_evosax": theirs("Open_ES", learning_rate=0.01),
+    }
+
+
+def speed(env: str, population: int, pieces: int, generations: int) -> dict[str, float]:
+    """Seconds per generation of every side, the median over pieces, in turns."""
+    runs: dict[str, Callable[..., Any]] = {}
+    states: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {}
+    for name, algorithm in _sides(env, population).items():
+        runs[name] = jax.jit(lambda state, t, a=algorithm: train(jax.random.key(0), a, generations, state, t)[0])
+        states[name] = jax.block_until_ready(runs[name](jax.jit(algorithm.init)(jax.random.key(0)), 0))
+        seconds[name] = []
+    for piece in range(pieces):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            states[name] = jax.block_until_ready(run(states[name], (piece + 1) * generations))
+            seconds[name].append((time.perf_counter() - began) / generations)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def memory() -> dict[str, float]:
+    """A generation of 1,024 individuals of a million parameters, whose fitness reads all of them."""
+    jax.block_until_ready(jnp.zeros(1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    codec = seed_codec({"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)})
+    strategy = deep_ga(codec, DeepGAHparams(0.01), 1024, 20, 100, 0)
+
+    def fitness(key: Any, own_key: Any, params: Any) -> Evaluation:
+        return Evaluation(-jnp.mean(jnp.square(params["w"])))
+
+    algorithm = evolve(strategy, fitness, in_chunks(4))
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    compiled = jax.jit(algorithm.step, donate_argnums=1).lower(jax.random.key(0), state, 0).compile()
+    state, _ = compiled(jax.random.key(0), state, 0)
+    state, _ = jax.block_until_ready(compiled(jax.random.key(1), state, 1))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    analysis = compiled.memory_analysis()
+    return {"peak_mb": (after - before) / _MB, "temporary_mb": analysis.temp_size_in_bytes / _MB}
+
+
+def reconstruction(repeats: int) -> dict[str, float]:
+    """Milliseconds for 4,052,658 parameters of 100 generations, the median."""
+    codec = seed_codec({"w": jax.ShapeDtypeStruct((4_052_658,), jnp.float32)})
+    seeds = jax.random.bits(jax.random.key(0), (101,), jnp.uint32)
+    genome = SeedGenome(seeds, quantize(jnp.full(101, 0.002)).at[0].set(0.0), jnp.int32(101))
+    rebuild, taken = jax.jit(codec.rebuild).lower(genome).compile(), []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(rebuild(genome))
+        taken.append(1e3 * (time.perf_counter() - began))
+    return {"reconstruct_ms": float(np.median(taken))}
+
+
+def main(config: Config) -> dict[str, float]:
+    """Prints and returns the flat figures."""
+    pieces, generations = (3, 5) if config.quick else (7, 20)
+    figures: dict[str, float] = {}
+    for population in POPULATIONS:
+        ratios = []
+        for env, short in SHORT.items():
+            work = {"env": env, "population": population, "pieces": pieces, "generations": generations}
+            seconds = measure(sys.executable, WORK, what="speed", **work)
+            for pair in PAIRS:
+                ratios.append(seconds[f"{pair}_evosax"] / seconds[f"{pair}_ours"])
+                figures[f"{pair}_{short}_{population}"] = ratios[-1]
+                figures[f"{pair}_{short}_{population}_generations_per_second"] = 1.0 / seconds[f"{pair}_ours"]
+            figures[f"reevaluation_cost_{short}_{population}"] = seconds["ga_again"] / seconds["ga_ours"]
+        figures[f"generations_ratio_evosax_{population}"] = min(ratios)
+    found = measure(sys.executable, WORK, what="memory")
+    figures |= {f"{name}_d1e6_p1024": value for name, value in found.items()}
+    rebuilt = measure(sys.executable, WORK, what="reconstruction", repeats=1 if config.quick else 3)
+    figures["reconstruct_ms_4m_100"] = rebuilt["reconstruct_ms"]
+    for name, value in figures.items():
+        print(f"{name:48} {value:12.4g}")
+    if config.json:
+        write(config.json, figures)
+    return figures
+
+
+if __name__ == "__main__":
+    if "--work" in sys.argv:
+        arguments = json.loads(sys.argv[-1])
+        kinds = {"speed": speed, "memory": memory, "reconstruction": reconstruction}
+        print(json.dumps(kinds[arguments.pop("what")](**arguments)))
+    else:
+        main(tyro.cli(Config))

@@ -1,0 +1,60 @@
+"""What the Deep GA and novelty search learn: the hard maze, and CartPole as far as it says anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrl
+from experiments.novelty_search import SCALES, Config, main, make_run
+from jaxrl.algorithm import train
+from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
+
+
+@pytest.mark.thorough
+def test_smoke(tmp_path: Path) -> None:
+    """The experiment writes what it says: distances that only fall, positions inside the maze, a figure."""
+    arrays = main(Config("smoke", tmp_path / "maze"))
+    scale = SCALES["smoke"]
+    for selection in ("novelty", "fitness"):
+        nearest, ends = arrays[f"{selection}/nearest"], arrays[f"{selection}/ends"]
+        assert nearest.shape == (scale.seeds, scale.generations)
+        assert (np.diff(nearest, axis=1) <= 0).all()
+        assert (nearest <= 164.0763).all()
+        assert ends.shape == (scale.seeds, scale.generations, scale.population + 1, 2)
+        assert (ends > 0).all()
+        assert (ends < 206).all()
+        np.testing.assert_allclose(arrays[f"{selection}/path"][:, 0], [[36.0, 184.0]] * scale.seeds)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+
+
+@pytest.mark.slow
+def test_novelty_solves_the_hard_maze_and_fitness_does_not() -> None:
+    """226 parameters, N = 500, 40 generations: at least 3 of 4 seeds by novelty, none by fitness."""
+    nearest = {}
+    for selection in ("novelty", "fitness"):
+        run, _ = make_run(SCALES["cpu"], selection)
+        nearest[selection] = np.array([run(jax.random.key(seed))[1]["nearest"].min() for seed in range(4)])
+    assert (nearest["novelty"] < 10).sum() >= 3, nearest
+    assert (nearest["fitness"] >= 10).all(), nearest
+
+
+@pytest.mark.slow
+def test_share_of_a_population_that_balances_a_pole() -> None:
+    """Random policies already balance it, so the share counts: 0.71 to 0.89 was published for sigma 0.02."""
+    env = jaxrl.make_env("CartPole-v1")
+    shares = {}
+    for name, num_parents in (("ga", 10), ("random", 0)):
+        config = DeepGAConfig(
+            population=100, num_parents=num_parents, elite_pool=10, elite_episodes=10, max_episode_steps=500,
+            hidden_sizes=(16, 16), total_steps=21 * 200 * 500,
+        )  # fmt: skip
+        algorithm = deep_ga(env, config, DeepGAHparams(sigma=0.02))
+        runs = jax.jit(jax.vmap(lambda key, a=algorithm: train(key, a, 21)[1]))
+        metrics = runs(jax.random.split(jax.random.key(0), 4))
+        shares[name] = np.asarray(metrics["fitness/median"][:, -1])
+    assert (shares["ga"] >= 475).all(), shares  # more than half of them
+    assert (shares["random"] < 100).all(), shares
