@@ -37,6 +37,8 @@ class Case:
       scale: `(env, reward) -> (env, params)`, the same environment with rewards that many times as large; by default
         its parameters' `reward` says so.
       warm_up: updates before the first one that moves anything.
+      exact: programs of 6 and of 3 updates agree bit for bit under the tests' compiler flags, which fuse less; under
+        the usual ones all do. (The chunks of a run are one program; a run that is killed and resumed is tested apart.)
     """
 
     preset: str
@@ -48,6 +50,7 @@ class Case:
         dataclasses.replace(env.default_params, reward=reward),
     )
     warm_up: int = 0
+    exact: bool = True
     traced: list[int] = dataclasses.field(default_factory=list)  # grows when `chunk` is traced
 
     @functools.cached_property
@@ -197,7 +200,7 @@ def _archive(preset: str, **changes: Any) -> Case:
     def scale(env: Any, reward: Any) -> tuple[Any, Any]:
         return ScaledRewards(env, reward), env.default_params
 
-    return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale)
+    return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale, exact=preset == "map_elites")
 
 
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
@@ -255,8 +258,8 @@ CASES: dict[str, Case] = {
     "ars": _policies("ars"),
     "evosax": _policies("evosax", strategy="SimpleGA"),
     "map_elites": _archive("map_elites", num_ga=8),
-    "pga_map_elites": _archive("pga_map_elites", num_injected=1),
-    "dcg_map_elites": _archive("dcg_map_elites", num_probes=2),
+    "pga_map_elites": _archive("pga_map_elites", num_injected=1, num_ga=16, num_initial=4),
+    "dcg_map_elites": _archive("dcg_map_elites", num_probes=2, num_ga=8, num_initial=4),
     "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
@@ -281,8 +284,11 @@ def resumed_equals_uninterrupted(case: Case) -> None:
     assert traced > 0
     rest, second = case.chunk(KEY(0), hp, half, jnp.int32(UPDATES // 2))
     assert len(case.traced) == traced
-    assert_trees_equal(rest, whole)
-    assert_trees_equal(jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second), metrics)
+    halves = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
+    if case.exact:
+        assert_trees_equal((rest, halves), (whole, metrics))
+    else:
+        assert_trees_close((rest, halves), (whole, metrics), atol=1e-6, rtol=1e-5)
     # The parameters of both halves moved, so that the equality says something.
     assert _moved(half, whole) > 1e-6
 

@@ -70,6 +70,14 @@ def test_lifetimes_are_uniform():
     assert abs(float(draws.correct.mean()) - 0.5) < 0.05
 
 
+def test_levels_of_meta_training_are_lifetimes():
+    env, keys = chain("short"), jax.random.split(jax.random.key(0), 200)
+    ours = jax.vmap(env.sample_params)(keys)
+    expected = jax.vmap(lambda key: sample_chain(key, "short"))(keys)
+    np.testing.assert_array_equal(ours.length, expected.length)
+    assert len(np.unique(ours.length)) > 10
+
+
 def test_every_variant_has_a_name():
     assert {name: jaxrl_envs.make(f"chain_{name}") for name in VARIANTS} == VARIANTS
 

@@ -145,6 +145,15 @@ def test_domain_randomisation_remembers_nothing_and_a_fixed_set_stays() -> None:
     np.testing.assert_allclose(np.unique(found["id"], return_counts=True)[1] / 300, 1 / 3, atol=0.12)
 
 
+def test_at_low_temperatures_levels_in_use_stay_out() -> None:
+    """Weights of low ranks, 1/rank^50, are nothing in float32: they must not be level with those that are not free."""
+    sampler, state = filled(np.arange(32.0), replay_probability=1.0, score_temperature=0.02)
+    state = dataclasses.replace(state, active=state.active.at[:4].set(True))
+    drawn = draws(sampler, state, 16, num=20)
+    assert (drawn >= 4).all()
+    assert (drawn[:, 0] == 31).all()
+
+
 def test_a_frozen_set_is_drawn_once_and_uniformly() -> None:
     sampler = frozen_levels(a_level, 5)
     state = sampler.init(jax.random.key(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import jaxrl
 from jaxrl.meta_testing import LevelReturns, crossed_bootstrap, fraction_above, level_returns, meta_test, normalized
 from jaxrl.objectives.lpg import LPGConfig, lpg_init
+from jaxrl.objectives.lpo import LPOConfig, lpo_init
 from jaxrl.presets import MetaConfig, MetaHparams
+from jaxrl.presets.meta import lpg
 from jaxrl.rules import KINDS, Rule, save_rule
 from jaxrl_envs.gridworld import LevelDistribution, grid_random, optimal_return, policy_value
 
@@ -132,3 +135,24 @@ def test_a_rule_beside_a2c_on_an_environment_by_name(tmp_path: Path) -> None:
     assert np.isfinite(results.final()).all()
     assert np.isfinite(results.metrics["loss/prediction"][0]).all()
     assert "lpg" in KINDS
+
+
+@pytest.mark.thorough
+def test_a_drift_is_tested_beside_ppo() -> None:
+    """With one update per rollout, as A2C has, the ratio is 1 and every drift 0."""
+    config = LPOConfig(width=4)
+    rule = Rule("lpo", config, lpo_init(jax.random.key(0), config), {})
+    settings = {"total_steps": 160, "num_envs": 4, "num_steps": 4, "hidden_sizes": (4,), "num_minibatches": 2}
+    results = jaxrl.meta_test(rule, "jaxrl/probe_action", 2, settings, progress=False)
+    assert results.hparams["objective"][1] == "ppo"
+    assert np.isfinite(results.metrics["loss/policy"]).all()
+
+
+def test_random_grids_that_nobody_solves_have_no_optimum() -> None:
+    env = grid_random(EASY, tabular=False)
+    agents = dataclasses.replace(AGENTS, torso="mlp")
+    returns = level_returns([a_rule(0)], env, agents, MetaHparams(learning_rate=1e-2), range(2), batch=2)
+    assert np.isnan(returns.optimal).all()
+    assert np.isfinite(returns.rule).all()
+    with pytest.raises(ValueError, match="score = 'optimal_regret' needs an environment with .* tabular"):
+        lpg(env, dataclasses.replace(agents, score="optimal_regret"))

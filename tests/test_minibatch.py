@@ -14,7 +14,16 @@ import pytest
 import scipy.stats
 from helpers import assert_trees_close
 
-from jaxrl.ops.minibatch import clip_by_norm, descend, global_norm, init_optimizer, minibatches, permutations
+from jaxrl.ops.minibatch import (
+    OPTIMIZERS,
+    clip_by_norm,
+    descend,
+    direction,
+    global_norm,
+    init_optimizer,
+    minibatches,
+    permutations,
+)
 
 
 def key(seed: int = 0) -> jax.Array:
@@ -122,6 +131,31 @@ def test_a_step_size_of_zero_moves_nothing() -> None:
     batches = (jnp.ones((2, 4, 2)), jnp.ones((2, 4)))
     params = descend(loss, tx, PARAMS, init_optimizer(tx, PARAMS), batches, jnp.float32(0.0))[0]
     assert_trees_close(params, PARAMS, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_directions_are_optax_s_and_have_derivatives_where_gradients_are_zero(name: str) -> None:
+    """Three steps; a coordinate whose gradient has always been 0 does not make the derivative NaN."""
+    reference = {
+        "adam": optax.scale_by_adam(eps=1e-5),
+        "adam_bounded": optax.chain(optax.scale_by_adam(), optax.clip(1.0)),
+        "rmsprop": optax.scale_by_rms(decay=0.99, eps=1e-5, eps_in_sqrt=False),
+        "sgd": optax.identity(),
+    }[name]
+    gradient = jnp.array([0.3, -2.0, 1e-6, 0.0])
+
+    def third(tx: optax.GradientTransformation, scale: jax.Array) -> jax.Array:
+        state = tx.init(gradient)
+        for _ in range(3):
+            step, state = tx.update(scale * gradient, state, gradient)
+        return step
+
+    ours = direction(name)
+    np.testing.assert_allclose(third(ours, jnp.float32(1.0)), third(reference, jnp.float32(1.0)), rtol=1e-4)
+    slope = jax.jacrev(lambda scale: third(ours, scale))(jnp.float32(1.0))
+    assert np.isfinite(slope).all()
+    numeric = (third(ours, jnp.float32(1.1)) - third(ours, jnp.float32(0.9))) / 0.2
+    np.testing.assert_allclose(slope[:2], numeric[:2], rtol=0.05, atol=1e-3)
 
 
 def test_clipping_by_norm_is_optax_s_and_has_a_derivative_at_zero() -> None:
