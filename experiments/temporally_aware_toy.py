@@ -14,8 +14,8 @@ The numbers of the toy were chosen by what rules made by hand can do, and with o
 
 What came of it with 5 seeds and 400 generations: no gain that the intervals show, on either horizon. After 200
 generations, with 3 other seeds, the rules that know the time were ahead on both; the plain ones catch up, since they
-learn to tell from rewards and probabilities what they are not told. The derivative with respect to n/N is not zero; nor is
-that of random rules, so by itself it is no evidence that time is used.
+learn to tell from rewards and probabilities what they are not told. The derivative with respect to n/N is not zero; nor
+is that of random rules, so by itself it is no evidence that time is used.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
