@@ -13,6 +13,8 @@ import pytest
 from jaxrl.adapters import BRAX_TASKS, make_env
 from jaxrl.adapters.brax_tasks import TASKS, BraxTask
 
+pytestmark = pytest.mark.thorough  # compilation takes most of a minute
+
 SIZES = {
     "walker2d_uni": (18, 2), "halfcheetah_uni": (18, 2), "hopper_uni": (12, 1), "ant_uni": (28, 4),
     "humanoid_uni": (245, 2), "ant_omni": (30, 2), "anttrap_omni": (30, 2), "humanoid_omni": (247, 2),

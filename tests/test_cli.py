@@ -297,11 +297,13 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "arXiv:1707.06347" in lines[0]
     main(["list", "agents"])
     assert capsys.readouterr().out.splitlines() == lines
-    shown = {line.split()[0]: line for line in lines}
+    of = {line.split()[0]: line for line in lines}
     for name, preset in PRESETS.items():
-        assert f"{name:9} {preset.action_spaces} " in shown[name]
+        assert f"{name:9} {preset.action_spaces} " in of[name]
     main(["list", "objectives"])
-    assert capsys.readouterr().out.split() == sorted(OBJECTIVES)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == [*sorted(OBJECTIVES), "groove", "lpg", "lpo", "ta_lpg", "ta_lpo"]
+    assert "lpg on jaxrl/grid_small" in shown[-4]  # what a shipped rule is stands behind its name
     main(["list", "envs"])
     names = capsys.readouterr().out.split()
     assert {"CartPole-v1", "Breakout-MinAtar", "brax/ant", "jaxrl/probe_truncation"} <= set(names)

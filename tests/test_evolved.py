@@ -91,6 +91,7 @@ def watched(config: TALPGConfig, seed: int = 1) -> Evaluation:
     return seen[0]
 
 
+@pytest.mark.thorough
 def test_pairs_live_the_same_life() -> None:
     """Oracle 16: equal rules have equal lives in a pair, and others in other pairs; with keys of their own, they share
     the level, and so how long they learn and how much reward there is, but not what happens."""
@@ -112,6 +113,7 @@ def generations(num: int = 2, **changes: Any) -> Any:
     return jax.jit(lambda key: train(key, algorithm, num))(KEY)
 
 
+@pytest.mark.thorough
 def test_chunks_change_nothing() -> None:
     whole, parts = generations(), generations(population_batch=2, noise_batch=1)
     assert_trees_close(parts, whole, atol=1e-5, rtol=1e-4)

@@ -95,6 +95,7 @@ def test_arms_are_pairs_of_numbers() -> None:
     assert (float(rates_only.learning_rate), rates_only.prediction_coef) == (40.0, MetaHparams().prediction_coef)
 
 
+@pytest.mark.thorough
 def test_a_rate_that_freezes_agents_is_given_to_fewer() -> None:
     """Meta-training as a whole: the lifetimes' returns reach their arms, and the arms their agents."""
     config = dataclasses.replace(TINY, bandit_learning_rates=(0.0, 5.0), num_lifetimes=4)

@@ -129,6 +129,7 @@ def test_gradient_equals_finite_differences() -> None:
             np.testing.assert_allclose(exact, numeric, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_agents_that_do_not_learn_give_no_gradient_but_the_regularisers_do() -> None:
     nothing = {"policy_entropy_coef": 0.0, "prediction_entropy_coef": 0.0}
     squares = {"policy_target_coef": 0.0, "prediction_target_coef": 0.0}
@@ -250,6 +251,7 @@ def test_an_antagonist_changes_nothing_of_what_is_learnt() -> None:
     assert_trees_close(pick[1], pick[0], atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_lifetimes_stay_on_a_frozen_set() -> None:
     config = groove("frozen", num_levels=2)
     state = first(config)

@@ -148,6 +148,7 @@ def test_a_drift_is_tested_beside_ppo() -> None:
     assert np.isfinite(results.metrics["loss/policy"]).all()
 
 
+@pytest.mark.thorough
 def test_random_grids_that_nobody_solves_have_no_optimum() -> None:
     env = grid_random(EASY, tabular=False)
     agents = dataclasses.replace(AGENTS, torso="mlp")

@@ -18,6 +18,8 @@ from jaxrl.evo.observing import observing, random_observations
 from jaxrl.evo.open_es import OpenESHparams, open_es
 from jaxrl.types import Evaluation, Key
 
+pytestmark = pytest.mark.thorough  # compilation takes most of a minute
+
 KEY = jax.random.key(0)
 SEARCH = NoveltySearch(size=2, capacity=50, num_neighbours=2)
 HP = OpenESHparams(0.1, 1.0, 0.0, 0.3, 1.0, 0.0)

@@ -34,6 +34,8 @@ from jaxrl.value_networks import fold_inputs
 from jaxrl_envs.point_mass import PointMass, point_mass
 from jaxrl_envs.probes import continuous_probe
 
+pytestmark = pytest.mark.thorough  # compilation takes most of a minute
+
 KEY = jax.random.key(0)
 HP = PolicyGradientNumbers()
 SIZES = PolicyGradientSizes(num_pg=2, num_injected=2, num_agent_updates=2, num_pg_steps=2, batch_size=8, buffer_size=64)

@@ -104,8 +104,12 @@ def test_unsuitable_actions_are_refused_before_anything_runs() -> None:
 SPACES: dict[str, Any] = {"Discrete": Discrete(3), "MultiDiscrete": MultiDiscrete((2, 3)), "Box": Box(-1.0, 1.0, (2,))}
 
 
+# Those of quality-diversity ask first what episodes are described by, which a probe does not say.
+AGENTS = [name for name, preset in PRESETS.items() if preset.rule is None and "map_elites" not in name]
+
+
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.rule is None])
+@pytest.mark.parametrize("name", AGENTS)
 def test_agents_take_the_action_spaces_that_the_list_shows(name: str, space: str) -> None:
     """`jaxrl list agents` and the README's table say it; what is not shown is refused, with what to use."""
     preset = PRESETS[name]

@@ -253,6 +253,7 @@ def run(out: Path, objective: Any, **changes: Any) -> Any:
     return jaxrl.run_sweep("ppo", ENV, grid={"objective": objective}, out=out, **{**asked, **changes})
 
 
+@pytest.mark.thorough
 def test_a_sweep_over_objectives_and_rules(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
