@@ -171,6 +171,7 @@ TINY_DRIFT: dict[str, Any] = {
 }  # fmt: skip
 
 POLICY_SWEEPS = {"sigma": (0.1, 0.3)}
+ES_SWEEPS = {**POLICY_SWEEPS, "learning_rate": (0.01, 0.1)}  # Adam's first step does not depend on sigma alone
 TINY_POLICIES: dict[str, Any] = {
     "total_steps": 10**5, "population": 6, "eval_episodes": 4, "max_episode_steps": 8, "hidden_sizes": (4,),
 }  # fmt: skip
@@ -243,15 +244,15 @@ CASES: dict[str, Case] = {
     ),
     "open_es": _policies(
         "open_es",
-        {"sigma": (0.1, 0.3), "learning_rate": (0.01, 0.1)},
+        ES_SWEEPS,
         normalize_obs=True,
         virtual_norm=True,
         explores=True,
         noise_batch=1,
     ),
-    "ns_es": _policies("ns_es", num_policies=1, num_neighbours=2, noise_batch=1),
-    "nsr_es": _policies("nsr_es", num_policies=1, num_neighbours=2, normalize_obs=True),
-    "nsra_es": _policies("nsra_es", num_policies=1, num_neighbours=2),
+    "ns_es": _policies("ns_es", ES_SWEEPS, num_policies=1, num_neighbours=2, noise_batch=1),
+    "nsr_es": _policies("nsr_es", ES_SWEEPS, num_policies=1, num_neighbours=2, normalize_obs=True),
+    "nsra_es": _policies("nsra_es", ES_SWEEPS, num_policies=1, num_neighbours=2),
     "cma_es": _policies("cma_es", hidden_sizes=()),  # otherwise axes of equal eigenvalues are anybody's choice
     "sep_cma_es": _policies("sep_cma_es"),
     "pgpe": _policies("pgpe"),
