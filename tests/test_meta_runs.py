@@ -172,7 +172,7 @@ def test_training_with_a_learned_rule(rule_file: Path, tmp_path: Path) -> None:
     run = jaxrl.load_run(out)
     assert np.isfinite(run.results.metrics["loss/prediction"]).all()
     assert run.evaluate(2).returns.shape == (2,)
-    with pytest.raises(ValueError, match="is a run of ppo, which learns no rule; lpg, groove"):
+    with pytest.raises(ValueError, match="is a run of ppo, which learns no rule; lpg, lpg2020, groove"):
         run.rule()
     with pytest.raises(ValueError, match="LPG reads the probability of a discrete action"):
         jaxrl.run("ppo", "Pendulum-v1", settings={**TINY, "objective": rule_file})
