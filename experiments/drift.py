@@ -19,9 +19,10 @@ import numpy as np
 import tyro
 
 import jaxrl
+from experiments import meta_training
 from experiments.evolved_training import Evolved, EvolvedScale, evolved_rules, fitness_curve
 from experiments.meta_figures import draw_curves, draw_drifts
-from experiments.meta_training import OutOfTime, ScaleName, estimates, time_limit, trained
+from experiments.meta_training import ScaleName, estimates, in_pieces, trained
 from experiments.ppo_learning import SETTINGS
 from jaxrl.files import write_json, write_npz
 from jaxrl.objectives.dpo import dpo_drift
@@ -125,32 +126,15 @@ SCALES: dict[str, DriftScale] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """What is run.
+class Config(meta_training.Config):
+    """What is run."""
 
-    Attributes:
-      scale: how large; see `SCALES`.
-      seeds: meta-seeds; by default the scale's.
-      minutes: stop after so many; the same command goes on. A command without runs to the end.
-      out: folder of the results.
-      runs: folder of the run directories.
-    """
-
-    scale: ScaleName = "smoke"
-    seeds: int | None = None
-    minutes: float | None = None
     out: Path = Path("experiments/results/drift")
-    runs: Path = Path("runs")
 
 
 def main(config: Config) -> dict[str, np.ndarray]:
     """Evolves and tests; returns the arrays that are written, empty if time was out."""
-    try:
-        with time_limit(config.minutes):
-            return _main(config)
-    except OutOfTime:
-        print(f"{config.minutes:g} minutes are over; the same command goes on", flush=True)
-        return {}
+    return in_pieces(config.minutes, lambda: _main(config))
 
 
 def evolved_drift(preset: str, scale: ScaleName, seeds: int | None, runs: Path) -> Evolved:

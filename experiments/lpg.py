@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 import tyro
 
+from experiments import meta_training
 from experiments.meta_figures import draw_curves, draw_survival
 from experiments.meta_training import (
     SCALES,
     THRESHOLDS,
-    OutOfTime,
-    ScaleName,
     estimates,
+    in_pieces,
     learning_curve,
     report,
     survival,
     tested,
-    time_limit,
     trained,
 )
 from jaxrl.files import write_json, write_npz
@@ -37,22 +36,10 @@ from jaxrl.runtime import use_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """What is run.
+class Config(meta_training.Config):
+    """What is run."""
 
-    Attributes:
-      scale: how large; see `experiments.meta_training.SCALES`.
-      seeds: meta-seeds; by default the scale's.
-      minutes: stop after so many; the same command goes on. A command without runs to the end.
-      out: folder of the results.
-      runs: folder of the run directories.
-    """
-
-    scale: ScaleName = "smoke"
-    seeds: int | None = None
-    minutes: float | None = None
     out: Path = Path("experiments/results/lpg")
-    runs: Path = Path("runs")
 
 
 PRESETS = {"lpg": "LPG"}
@@ -60,12 +47,7 @@ PRESETS = {"lpg": "LPG"}
 
 def main(config: Config, presets: dict[str, str] = PRESETS) -> dict[str, np.ndarray]:
     """Trains and tests the presets, {name: label}; returns the arrays that are written, empty if time was out."""
-    try:
-        with time_limit(config.minutes):
-            return _main(config, presets)
-    except OutOfTime:
-        print(f"{config.minutes:g} minutes are over; the same command goes on", flush=True)
-        return {}
+    return in_pieces(config.minutes, lambda: _main(config, presets))
 
 
 def _main(config: Config, presets: dict[str, str]) -> dict[str, np.ndarray]:

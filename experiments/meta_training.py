@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -89,6 +89,35 @@ SCALES: dict[str, Scale] = {
     # The release's: 5,000 meta-updates of 512 lifetimes, which last 250 updates.
     "paper": Scale("jaxrl/grid_all_shortlife", {}, meta_updates=5000, meta_seeds=10, num_levels=1024, chunks=500),
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run; each experiment has an `out` of its own.
+
+    Attributes:
+      scale: how large; see the experiment's `SCALES`.
+      seeds: meta-seeds; by default the scale's.
+      minutes: stop after so many; the same command goes on. A command without runs to the end.
+      out: folder of the results.
+      runs: folder of the run directories.
+    """
+
+    scale: ScaleName = "smoke"
+    seeds: int | None = None
+    minutes: float | None = None
+    out: Path = Path("experiments/results")
+    runs: Path = Path("runs")
+
+
+def in_pieces(minutes: float | None, work: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `work` returns; nothing, and a line that says so, where the minutes were over first."""
+    try:
+        with time_limit(minutes):
+            return work()
+    except OutOfTime:
+        print(f"{minutes:g} minutes are over; the same command goes on", flush=True)
+        return {}
 
 
 class OutOfTime(Exception):

@@ -25,10 +25,11 @@ import numpy as np
 import tyro
 
 import jaxrl
+from experiments import meta_training
 from experiments.drift import evolved_drift
 from experiments.evolved_training import Evolved, EvolvedScale, evolved_rules, fitness_curve, settings_of
 from experiments.meta_figures import draw_curves
-from experiments.meta_training import OutOfTime, ScaleName, estimates, time_limit
+from experiments.meta_training import estimates, in_pieces
 from jaxrl.files import read_npz, write_json, write_npz
 from jaxrl.lifetime_plots import LifetimeTraces, lifetime_traces, plot_horizons, plot_schedules
 from jaxrl.meta_testing import crossed_bootstrap
@@ -94,32 +95,15 @@ SCALES: dict[str, LifetimeScale] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """What is run.
+class Config(meta_training.Config):
+    """What is run."""
 
-    Attributes:
-      scale: how large; see `SCALES`.
-      seeds: meta-seeds; by default the scale's.
-      minutes: stop after so many; the same command goes on. A command without runs to the end.
-      out: folder of the results.
-      runs: folder of the run directories.
-    """
-
-    scale: ScaleName = "smoke"
-    seeds: int | None = None
-    minutes: float | None = None
     out: Path = Path("experiments/results/temporally_aware")
-    runs: Path = Path("runs")
 
 
 def main(config: Config) -> dict[str, np.ndarray]:
     """Evolves and tests; returns the arrays that are written, empty if time was out."""
-    try:
-        with time_limit(config.minutes):
-            return _main(config)
-    except OutOfTime:
-        print(f"{config.minutes:g} minutes are over; the same command goes on", flush=True)
-        return {}
+    return in_pieces(config.minutes, lambda: _main(config))
 
 
 def _main(config: Config) -> dict[str, np.ndarray]:

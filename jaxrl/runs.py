@@ -21,12 +21,10 @@ from jaxrl import checkpoint
 from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
 from jaxrl.evaluation import Episodes, evaluate, record
-from jaxrl.evo.deep_ga import DeepGAState, champion_genome
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.plan import Plan, make_plan
 from jaxrl.plotting import curve
 from jaxrl.presets import PRESETS, find_preset
-from jaxrl.presets.neuroevolution import DeepGAConfig, network_codec
 from jaxrl.progress import Progress
 from jaxrl.provenance import provenance
 from jaxrl.results import RETURN, Results
@@ -208,19 +206,15 @@ class Run:
           ValueError: if the run's algorithm has no genomes of seeds.
         """
         part, column, seed = self._member(cell, seed)
-        state = self._state(part, column, seed)
-        genes = getattr(state, "strategy", None)
-        if not isinstance(genes, DeepGAState):
-            known = ", ".join(name for name, preset in PRESETS.items() if isinstance(preset.config, DeepGAConfig))
+        if self._preset.champion is None:
+            known = ", ".join(name for name, preset in PRESETS.items() if preset.champion)
             raise ValueError(
                 f"{self.path} is a run of {self.plan.algorithm}, whose policies are no seeds; {known} have"
             )
-        config, default = part.program.config, self._preset.config
-        network = ("hidden_sizes", "activation", "torso", "memory", "memory_size", "output", "init")
-        settings = {n: getattr(config, n) for n in network if getattr(config, n) != getattr(default, n)}
-        header = network_codec(self.env, config).header
-        names = (self.plan.algorithm, self.plan.env)
-        return Champion(champion_genome(genes), *names, settings, header, float(genes.champion_fitness))
+        found = self._preset.champion(self.env, part.program.config, self._state(part, column, seed))
+        default = self._preset.config
+        found["settings"] = {n: v for n, v in found["settings"].items() if v != getattr(default, n)}
+        return Champion(algorithm=self.plan.algorithm, env=self.plan.env, **found)
 
     def _member(self, cell: int | None, seed: int | None) -> tuple[Execution, int, int]:
         """The program of a cell, its column in it, and the seed."""

@@ -77,7 +77,7 @@ ALLOWED = {
     "loops": {"types", "spaces", "ops", "env", "buffers", "algorithm"},
     "meta": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops"},
     "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation"},
-    "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation", "evo"},
+    "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation", "evo", "settings"},
     "evaluation": {"types", "env", "ops", "loops"},
     "adapters": {"types", "spaces", "env", "settings", "evo"},
     "env_checks": {"types", "spaces", "env"},

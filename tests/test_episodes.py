@@ -12,8 +12,10 @@ import pytest
 from helpers import SCRIPTS, ScriptedEnv, ScriptParams, assert_trees_close, assert_trees_equal, scripted_agent
 
 from jaxrl.agents.policy import policy_agent, policy_network, policy_outputs, policy_state
+from jaxrl.env import time_limit
 from jaxrl.evo.episodes import Experience, average, episodes, final, obs_sums, trace
 from jaxrl.evo.evolve import in_chunks
+from jaxrl.presets.policies import behaviour_of
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Evaluation
 from jaxrl_envs import probes
@@ -83,6 +85,31 @@ def test_final_and_average() -> None:
     np.testing.assert_allclose(play(9, behaviour=final(feature)).descriptor, last, rtol=1e-6)
     mean = [(lengths / 2 + 0.5).mean(), ((lengths // 2) / lengths).mean()]
     np.testing.assert_allclose(play(9, behaviour=average(feature)).descriptor, mean, rtol=1e-6)
+
+
+class Timed(ScriptedEnv):
+    """Described by the time after a step; `summary` says of which steps."""
+
+    def __init__(self, summary: str) -> None:
+        self.behaviour_summary = summary
+
+    def behaviour(self, state: Any, params: ScriptParams) -> jax.Array:
+        return state.time[None]
+
+
+def test_what_environments_call_their_behaviour() -> None:
+    """The last step's or the mean over steps, as the environment says, below what wraps it; else what was seen last."""
+    lengths = np.array([SCRIPTS[kind][0] for kind in kinds(9)])
+    for summary, expected in (("final", lengths.mean()), ("average", (lengths / 2 + 0.5).mean())):
+        behaviour, size = behaviour_of(Timed(summary), PARAMS)
+        assert size == 1
+        np.testing.assert_allclose(play(9, behaviour=behaviour).descriptor, [expected], rtol=1e-6)
+        wrapped = behaviour_of(Timed(summary), PARAMS, lambda state: state.env_state)[0]
+        one = episodes(scripted_agent(), time_limit(ENV, 100), PARAMS, 9, behaviour=wrapped)
+        np.testing.assert_allclose(jax.jit(lambda key: one(key, key, ()))(KEY).descriptor, [expected], rtol=1e-6)  # noqa: B023
+    behaviour, size = behaviour_of(ENV, PARAMS)
+    assert size == 2
+    np.testing.assert_allclose(play(9, behaviour=behaviour).descriptor, [np.mean(kinds(9)), lengths.mean()], rtol=1e-6)
 
 
 def test_trace() -> None:

@@ -26,6 +26,8 @@ class Preset(NamedTuple):
       action_spaces: which it takes, for people to read.
       check: `(config, hparams)`, hparams of numbers: raises ValueError where they do not fit one another.
       rule: `(config, state) -> Rule`, without provenance, for algorithms that learn one; else `None`.
+      champion: `(env, config, state) -> {"genome", "codec", "fitness"}` and "settings", those of the network, for
+        algorithms whose policies are lists of seeds; else `None`.
       metric: what runs are judged by.
     """
 
@@ -39,6 +41,7 @@ class Preset(NamedTuple):
     action_spaces: str = "Discrete, MultiDiscrete, Box"
     check: Callable[[Any, Any], None] = lambda config, hp: None
     rule: Callable[[Any, Any], Rule] | None = None
+    champion: Callable[[Environment, Any, Any], dict[str, Any]] | None = None
     metric: str = "episode/return"
 
 

@@ -10,6 +10,7 @@ from flax import struct
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.evo.deep_ga import DeepGAHparams as Numbers
+from jaxrl.evo.deep_ga import champion_genome
 from jaxrl.evo.deep_ga import deep_ga as strategy
 from jaxrl.evo.evolve import Spread
 from jaxrl.evo.novelty import METRICS, NoveltySearch
@@ -130,6 +131,19 @@ def deep_ga(
     return policy_evolution(ga, env, config, hp, params, spread, config.elite_episodes)
 
 
+_NETWORK = ("hidden_sizes", "activation", "torso", "memory", "memory_size", "output", "init")
+
+
+def seeds_of_champion(env: Environment, config: DeepGAConfig, state: Any) -> dict[str, Any]:
+    """The champion of a run's state, as `Preset.champion`."""
+    return {
+        "genome": champion_genome(state.strategy),
+        "settings": {name: getattr(config, name) for name in _NETWORK},
+        "codec": network_codec(env, config).header,
+        "fitness": float(state.strategy.champion_fitness),
+    }
+
+
 # Networks and lengths as the paper has them for Humanoid; sigma falls to 0.001 there after 1,000 generations, here
 # by as much as that in all of them.
 _HUMANOID = {
@@ -172,6 +186,7 @@ _GA = Preset(
     agent=evolved_policy,
     make=deep_ga,
     overrides=_FAMILIES,
+    champion=seeds_of_champion,
 )
 PRESETS: dict[str, Preset] = {
     "deep_ga": _GA,

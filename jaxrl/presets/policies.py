@@ -14,7 +14,7 @@ from jaxrl.agents.policy import PolicyState, policy_agent, policy_state
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
 from jaxrl.evaluation import Moment
-from jaxrl.evo.episodes import Behaviour, episodes, final, obs_sums
+from jaxrl.evo.episodes import Behaviour, average, episodes, final, obs_sums
 from jaxrl.evo.evolve import Evaluate, Spread, Strategy, evolve, in_chunks
 from jaxrl.networks import ACTIVATIONS
 from jaxrl.policy_networks import POLICY_TORSOS
@@ -105,21 +105,29 @@ def initial_params(env: Environment, config: Any, env_params: Any) -> Callable[[
     return lambda key: agent.init(key, *spaces).params
 
 
-def behaviour_of(env: Environment, env_params: Any) -> tuple[Behaviour, int]:
-    """How an episode ended, and how many numbers that is.
+def behaviour_of(
+    env: Environment, env_params: Any, state_of: Callable[[Any], Any] = lambda state: state
+) -> tuple[Behaviour, int]:
+    """What episodes of an environment are described by, and how many numbers that is.
 
-    What the environment calls its behaviour, if it has a method `behaviour(state, params)`, else the last observation.
+    What the environment calls its behaviour, if it has a method `behaviour(state, params)`: that of the state after the
+    last step, or with `behaviour_summary = "average"` the mean over steps. Else the last observation.
+
+    Args:
+      env, env_params: of one instance.
+      state_of: finds the environment's own state in that of what wraps it.
     """
     own = getattr(env, "behaviour", None)
 
     def feature(moment: Moment) -> jax.Array:
         if own is None:
             return jnp.ravel(jnp.asarray(moment.timestep.final_obs, jnp.float32))
-        return jnp.ravel(own(moment.env_state, env_params))
+        return jnp.ravel(own(state_of(moment.env_state), env_params))
 
     state, obs = jax.eval_shape(env.reset, jax.random.key(0), env_params)
     seen = obs if own is None else jax.eval_shape(lambda state: own(state, env_params), state)
-    return final(feature), int(max(seen.size, 1))
+    averages = own is not None and getattr(env, "behaviour_summary", "final") == "average"
+    return (average if averages else final)(feature), int(max(seen.size, 1))
 
 
 def policy_evolution(

@@ -15,12 +15,12 @@ from jaxrl.agents.policy import player
 from jaxrl.agents.td3 import TD3Networks, td3, td3_networks
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment, time_limit
-from jaxrl.evaluation import Moment
-from jaxrl.evo.episodes import Behaviour, average, episodes, final
+from jaxrl.evo.episodes import Behaviour, episodes
 from jaxrl.evo.evolve import Spread, in_chunks
 from jaxrl.networks import INITIALIZERS
 from jaxrl.presets.base import Preset, check_network
 from jaxrl.presets.continuous import TD3Config, TD3Hparams, check_td3
+from jaxrl.presets.policies import behaviour_of
 from jaxrl.qd.archive import elites
 from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes
 from jaxrl.qd.emitters import Emitter, iso_line
@@ -183,11 +183,10 @@ class DCRLHparams(MapElitesHparams):
         return TD3Hparams(**{name: getattr(self, name) for name in names}, max_grad_norm=jnp.inf)
 
 
-def behaviour_of(env: Environment, env_params: Any) -> tuple[Behaviour, np.ndarray, np.ndarray]:
-    """How episodes of an environment are described, and the bounds [D] of it.
+def bounded_behaviour(env: Environment, env_params: Any) -> tuple[Behaviour, np.ndarray, np.ndarray]:
+    """What episodes of an environment with a time limit are described by (`behaviour_of`), and its bounds [D].
 
-    The environment has `behaviour(state, params) -> [D]` of the state after a step, `behaviour_bounds(params)`, and
-    where the descriptor is the mean over steps and not the last one, `behaviour_summary = "average"`.
+    The environment has `behaviour(state, params) -> [D]` and `behaviour_bounds(params)`.
 
     Raises:
       ValueError: if it has none.
@@ -198,12 +197,8 @@ def behaviour_of(env: Environment, env_params: Any) -> tuple[Behaviour, np.ndarr
             "`behaviour_bounds(params)`, as of jaxrl/point_mass, jaxrl/hard_maze or brax/ant_omni"
         )
 
-    def feature(moment: Moment) -> jax.Array:
-        return env.behaviour(moment.env_state.env_state, env_params)  # below the time limit
-
-    summary = average if getattr(env, "behaviour_summary", "final") == "average" else final
     low, high = (np.asarray(bound, np.float32) for bound in env.behaviour_bounds(env_params))
-    return summary(feature), low, high
+    return behaviour_of(env, env_params, lambda state: state.env_state)[0], low, high  # below the time limit
 
 
 def cells_of(config: MapElitesConfig, low: np.ndarray, high: np.ndarray) -> Tessellation:
@@ -227,7 +222,7 @@ class _Parts:
         self.env_params = env.default_params if env_params is None else env_params
         self.obs_space, self.action_space = env.observation_space(self.env_params), env.action_space(self.env_params)
         _check_vector(self.obs_space)
-        self.behaviour, self.low, self.high = behaviour_of(env, self.env_params)
+        self.behaviour, self.low, self.high = bounded_behaviour(env, self.env_params)
         self.networks: TD3Networks = td3_networks(self.obs_space, self.action_space, _network_config(config))
         self.agent = player(self.networks.policy, self.init_policy)
         self.env = time_limit(env, config.episode_steps)
@@ -261,7 +256,7 @@ def map_elites(
     """MAP-Elites over policies with iso+line variation.
 
     Args:
-      env: of one instance, with a behaviour (`behaviour_of`), observations in a vector, and bounded real actions.
+      env: of one instance, with a behaviour (`bounded_behaviour`), observations in a vector, and bounded real actions.
       config: static settings.
       hp: numbers; may be traced.
       env_params: the environment's; `None` for its defaults; may be traced.

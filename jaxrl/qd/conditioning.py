@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.evo.episodes import Experience
+from jaxrl.settings import check_at_least, check_choice
 from jaxrl.types import Evaluation, Sample, Transition
 
 COMMANDS = ("parent", "own")
@@ -48,15 +49,10 @@ class PolicyGradientSizes:
     drop_repeated: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_pg", "num_injected", "num_probes", "num_pg_steps"):
-            _check_at_least(name, getattr(self, name), 0)
-        for name in ("num_agent_updates", "batch_size", "buffer_size"):
-            _check_at_least(name, getattr(self, name), 1)
-        if self.pg_command not in COMMANDS or self.negatives not in NEGATIVES:
-            raise ValueError(
-                f"pg_command = {self.pg_command!r}, negatives = {self.negatives!r}: expected one of "
-                f"{', '.join(COMMANDS)}, and one of {', '.join(NEGATIVES)}"
-            )
+        check_at_least(self, 0, "num_pg", "num_injected", "num_probes", "num_pg_steps")
+        check_at_least(self, 1, "num_agent_updates", "batch_size", "buffer_size")
+        check_choice("pg_command", self.pg_command, COMMANDS)
+        check_choice("negatives", self.negatives, NEGATIVES)
 
 
 class PolicyGradientNumbers(NamedTuple):
@@ -152,8 +148,3 @@ def _experience(evaluation: Evaluation) -> Experience:
             "the policy-gradient emitter learns from transitions: evaluate with `episodes(…, keep_transitions=True)`"
         )
     return gathered[1]
-
-
-def _check_at_least(name: str, value: Any, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} = {value!r}: expected an integer >= {minimum}")
