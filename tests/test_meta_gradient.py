@@ -175,17 +175,41 @@ def test_critics_learn() -> None:
 
 
 def test_advantages_and_experience_are_constants_of_the_gradient() -> None:
-    """The meta-loss is linear in log-probabilities: with agents that ignore the rule its gradient vanishes exactly."""
-    life_state = jax.tree.map(lambda leaf: leaf[0], first().slots)
+    """After K updates only log-probabilities carry a gradient: it vanishes for agents whose policies are cut off."""
+    slot = jax.tree.map(lambda leaf: leaf[0], first().slots)
 
-    def outcome(eta: Any) -> jax.Array:
-        life = lpg_lifetime(world(), TINY, MetaHparams(), eta, life_state.level)
-        # No update in between: the parameters do not depend on the rule, and only the advantage could.
-        return life.examine(KEY, life_state.state, jnp.int32(0))[1]["loss/meta"]
+    def outcome(eta: Any, cut: bool) -> jax.Array:
+        life = lpg_lifetime(world(), TINY, MetaHparams(), eta, slot.level)
+        state, _ = train(KEY, life.algorithm, 2, slot.state)
+        agent = state.agent
+        # The critic's parameters, from which advantages are made, and the environments keep what they owe to the rule.
+        owed = dataclasses.replace(agent, agent=jax.lax.stop_gradient(agent.agent)) if cut else agent
+        return life.examine(KEY, dataclasses.replace(state, agent=owed), jnp.int32(2))[1]["loss/meta"]
 
-    value, grad = jax.jit(jax.value_and_grad(outcome))(first().params)
-    assert value != 0.0
-    assert all((leaf == 0.0).all() for leaf in jax.tree.leaves(grad))
+    for cut in (False, True):
+        value, grad = jax.jit(jax.value_and_grad(outcome), static_argnums=1)(first().params, cut)
+        assert value != 0.0
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grad))
+        assert largest == 0.0 if cut else largest > 1e-8
+
+
+REGULARIZERS = {
+    "policy_entropy_coef": ("policy/entropy", 1.0),
+    "prediction_entropy_coef": ("prediction/entropy", 1.0),
+    "policy_target_coef": ("target/policy_square", -1.0),
+    "prediction_target_coef": ("target/prediction_square", -1.0),
+}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_each_regulariser_pushes_its_own_way(name: str) -> None:
+    """A meta-step that hears little else, then the same updates again: entropies have risen, squares have fallen."""
+    metric, sign = REGULARIZERS[name]
+    silent = dict.fromkeys(REGULARIZERS, 0.0)
+    numbers = {**silent, name: 1e4, "meta_learning_rate": 1e-3}
+    state, before = step(first(), **numbers)
+    _, after = step(dataclasses.replace(first(), params=state.params), **numbers)
+    assert sign * float(after[metric] - before[metric]) > 1e-7
 
 
 # ------------------------------------------------------------------------------------------------------- lifetimes
