@@ -1,0 +1,1 @@
+"""Swarms of exchangeable agents, and their control by decision rules that all agents share."""
