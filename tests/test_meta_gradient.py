@@ -130,6 +130,46 @@ def test_gradient_equals_finite_differences() -> None:
 
 
 @pytest.mark.thorough
+def test_whole_meta_step_equals_finite_differences() -> None:
+    """The preset's own gradient, K = 1, float64: nothing that is experienced before the update depends on the rule.
+
+    What the gradient leaves out (advantages, the rule's inputs, draws of actions) does not vary then, so the
+    differences of what the step reports as its loss are its gradient.
+    """
+    config = dataclasses.replace(TINY, num_inner=1)
+    weight = 0.05  # of the one regulariser that reports what it adds to the loss at K = 1
+    numbers = {**dict.fromkeys(REGULARIZERS, 0.0), "policy_target_coef": weight, "learning_rate": 5.0}
+
+    def wide(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)
+
+    with jax.enable_x64(True):
+        state = jax.jit(lambda key: init(key, algorithm(config)))(KEY)
+        agents = dataclasses.replace(state.slots.state, agent=wide(state.slots.state.agent))
+        state = dataclasses.replace(
+            state, opt_state=wide(state.opt_state), slots=dataclasses.replace(state.slots, state=agents)
+        )
+        eta = jax.tree.map(lambda leaf: 3.0 * leaf, wide(state.params))
+        hp = jax.tree.map(jnp.float64, MetaHparams(**numbers))
+        run = jax.jit(
+            lambda params: lpg(world(), config, hp).step(
+                jax.random.key(1), dataclasses.replace(state, params=params), jnp.int32(0)
+            )
+        )
+        # Adam's first moment after one step is a tenth of the gradient.
+        grad = jax.tree.map(lambda leaf: leaf / 0.1, run(eta)[0].opt_state[0].mu)
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), eta)
+            moved = [run(jax.tree.map(lambda x, d, s=s: x + s * 1e-6 * d, eta, direction))[1] for s in (1.0, -1.0)]
+            value = [m["loss/meta"] + weight * m["target/policy_square"] for m in moved]
+            numeric = (value[0] - value[1]) / 2e-6
+            exact = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(grad), jax.tree.leaves(direction), strict=True))
+            assert abs(numeric) > 1e-3
+            np.testing.assert_allclose(exact, numeric, rtol=1e-6)
+
+
+@pytest.mark.thorough
 def test_agents_that_do_not_learn_give_no_gradient_but_the_regularisers_do() -> None:
     nothing = {"policy_entropy_coef": 0.0, "prediction_entropy_coef": 0.0}
     squares = {"policy_target_coef": 0.0, "prediction_target_coef": 0.0}
