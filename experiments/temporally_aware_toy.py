@@ -1,21 +1,18 @@
 """Does a rule gain from knowing how much of its agents' lives is over? Bandits with two horizons that turn to lies.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 400]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 2000]
 
-An agent meets a bandit of four arms, one of which pays 1 more often than -1, the others less often. From the half of
-its life on, whatever its length, it is told the opposite: the best arm pays as the others did, and they as it did. It
-is judged by what its last policy earns at the true prices. It begins with a preference for some arm, drawn anew for
-each life, so that its policy does not tell how much it has learned: a likely arm that pays badly is either a prejudice,
-to be given up, or the right one under the lies, to be kept. Only the time tells which. A rule that cannot know it
-unlearns what it has learned; one that does learns and stops, or turns the lies around.
+An agent meets a bandit of two arms, one of which pays 1 more often than -1, the other less often. It is told so in the
+second quarter of its life, whatever its length; in the third each arm pays as the other one does, and in the first and
+the last the arms are alike. It is judged by what its last policy earns at the true prices. What it learns as it goes,
+it unlearns; only the time tells when to listen, and as a share of the life: when the long-lived are first told the
+truth, the short-lived have heard all that they will hear. It begins with a preference for some arm, drawn anew for
+each life, so that its policy does not tell how much it has learned.
 
-The numbers of the toy were chosen by what rules made by hand can do, and with other seeds than those of the result:
-`by_hand` compares the best `size * reward` for both horizons with the best that stops at half of the life.
-
-What came of it with 5 seeds and 400 generations: no gain that the intervals show, on either horizon. After 200
-generations, with 3 other seeds, the rules that know the time were ahead on both; the plain ones catch up, since they
-learn to tell from rewards and probabilities what they are not told. The derivative with respect to n/N is not zero; nor
-is that of random rules, so by itself it is no evidence that time is used.
+The numbers of the toy were chosen by what rules made by hand can do (`by_hand`: the best `size * reward` for both
+horizons, the best that stops when the truth ends, and the best that listens to the truth only), and by evolutions with
+other seeds than those of the result. Rules that cannot know the time could use whatever comes first or last, by
+settling early or by forgetting; so there is nothing to be learnt there.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
@@ -46,10 +43,17 @@ from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
 HORIZONS = (10, 40)
+TRUTH, LIES = (0.25, 0.5), (0.5, 0.75)  # the shares of a life in which arms pay as they say, or each as the other
+COIN = 1e-4  # for 1
 PREFERENCE = 2.5  # length of the vector of first logits, whose direction is random
 SCALE = 100.0 * PREFERENCE  # of the one observation: agents begin with kernels of length 0.01
 VARIANTS = {"plain": "none", "time_aware": "paper"}
 SIZES = tuple(2.0**power for power in range(-5, 3))
+
+
+def listens(share: jax.Array | float, begin: jax.Array | float, end: jax.Array | float) -> jax.Array:
+    """Is this share of the life in [begin, end)? Shares of integers are compared a little early."""
+    return (share >= begin - 1e-5) & (share < end - 1e-5)
 
 
 @struct.dataclass
@@ -57,7 +61,7 @@ class Bandit:
     """One bandit; traced.
 
     Attributes:
-      best: int32, the arm that pays 1 with probability (1 + gap) / 2, and else -1; the others with (1 - gap) / 2.
+      best: int32, the arm that truly pays 1 with probability (1 + gap) / 2, and else -1; others with (1 - gap) / 2.
       lifetime: int32, agent updates, which are as many steps: an episode is as long as a life.
     """
 
@@ -69,10 +73,11 @@ class Bandit:
 class TwoHorizons:
     """Bandits whose agents live for one of two numbers of updates, each of one step; the state counts steps.
 
-    From the half of an episode on, arms pay 1 and -1 the other way round. An evaluation is one step long, and so true.
+    Arms pay 1 or -1, with chances as they are during `TRUTH`, exchanged during `LIES`, and else even. The first step is
+    true, since an evaluation is one step long, and pays `COIN`: rules cannot see so little, and are compared by rank.
     """
 
-    num_arms: int = 4
+    num_arms: int = 2
     gap: float = 0.6
     horizons: tuple[int, int] = HORIZONS
     short_share: float = 0.5
@@ -88,9 +93,11 @@ class TwoHorizons:
         return jnp.int32(0), jnp.full(1, SCALE)
 
     def step(self, key: Key, state: jax.Array, action: jax.Array, params: Bandit) -> tuple[jax.Array, Timestep]:
-        truth = jnp.where(2 * state < params.lifetime, 1.0, -1.0)
+        first = state == 0
+        share = state / params.lifetime
+        truth = jnp.where(first | listens(share, *TRUTH), 1.0, jnp.where(listens(share, *LIES), -1.0, 0.0))
         lead = self.gap * truth * jnp.where(action == params.best, 1.0, -1.0)
-        reward = jnp.where(jax.random.bernoulli(key, 0.5 + 0.5 * lead), 1.0, -1.0)
+        reward = jnp.where(first, COIN, 1.0) * jnp.where(jax.random.bernoulli(key, 0.5 + 0.5 * lead), 1.0, -1.0)
         over, obs = state + 1 >= params.lifetime, jnp.full(1, SCALE)
         return state + 1, Timestep(obs, reward, over, jnp.zeros_like(over), obs, {})
 
@@ -115,7 +122,7 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 400
+    generations: int = 2000
     num_pairs: int = 64
     short_share: float = 0.5
     num_tests: int = 1000
@@ -125,14 +132,14 @@ class Config:
 def preset_config(config: Config, time_features: str) -> TALPGConfig:
     sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1]}
     return TALPGConfig(
-        **sizes, total_steps=10**12, num_envs=4, num_steps=1, evaluation_episodes=32, max_episode_steps=1,
+        **sizes, total_steps=10**12, num_envs=8, num_steps=1, evaluation_episodes=32, max_episode_steps=1,
         width=8, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
         hidden_sizes=(),
     )  # fmt: skip
 
 
 HPARAMS = TALPGHparams(
-    meta_learning_rate=0.03, meta_learning_rate_decay=0.995, prediction_coef=0.0,
+    meta_learning_rate=0.1, meta_learning_rate_decay=0.999, prediction_coef=0.0,
     learning_rate=4.0 / SCALE**2, max_grad_norm=1e9,  # logits move by 4 times the mean of target and score, unclipped
 )  # fmt: skip
 
@@ -154,34 +161,40 @@ def judge(key: Key, objective: Objective, config: TALPGConfig, lifetime: jax.Arr
     return jax.lax.map(one, jax.random.split(key, num_tests), batch_size=500).mean()
 
 
-def hand_made(size: jax.Array | float, stops: jax.Array | bool, config: TALPGConfig) -> Objective:
-    """A rule that tells an agent `size * reward`, and nothing in the second half of its life if it stops."""
+def hand_made(size: jax.Array | float, span: tuple[jax.Array | float, ...], config: TALPGConfig) -> Objective:
+    """A rule that tells an agent `size * reward` while the share of its life is in `span`, and else nothing."""
     base = lpg_objective({}, config.rule, HPARAMS)
 
     def prepare(state: Any, outputs: Any, next_outputs: Any, rollout: Rollout, progress: Progress) -> Any:
-        now = jnp.where(stops & (jnp.asarray(progress.fraction) >= 0.5), 0.0, size)
+        now = jnp.where(listens(jnp.asarray(progress.fraction), *span), size, 0.0)
         flat = jnp.full((*rollout.reward.shape, config.target_width), -jnp.log(config.target_width))
         return LPGTargets(rollout.action, now * rollout.reward, flat), state
 
     return base._replace(prepare=prepare)
 
 
+SPANS = {"always": (-1.0, 2.0), "stops": (-1.0, TRUTH[1]), "listens": TRUTH}
+
+
 def by_hand(key: Key, config: TALPGConfig, num_tests: int) -> dict[str, Any]:
-    """Returns [horizon] of the plain rule whose mean over horizons is best, and of the best that stop, of `SIZES`."""
+    """For each of `SPANS` the size, of `SIZES`, whose mean over horizons is best, and returns [horizon].
 
-    def of(size: jax.Array, stops: jax.Array, lifetime: jax.Array) -> jax.Array:
-        return judge(key, hand_made(size, stops, config), config, lifetime, num_tests)
+    "always_for_each_horizon" has a size for either, which a rule that does not know the horizon cannot have.
+    """
 
-    table = jax.jit(lambda sizes, stops, lives: jax.lax.map(
-        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), stops))(
-        jnp.array(SIZES), jnp.array([False, True]), jnp.array(HORIZONS))  # fmt: skip
-    plain, aware = np.asarray(table)  # [H, sizes]
-    best = int(plain.mean(0).argmax())
-    return {
-        "plain": {"size": SIZES[best], "returns": plain[:, best].tolist()},
-        "plain_for_each_horizon": {"size": [SIZES[i] for i in plain.argmax(1)], "returns": plain.max(1).tolist()},
-        "stops": {"size": [SIZES[i] for i in aware.argmax(1)], "returns": aware.max(1).tolist()},
-    }
+    def of(size: jax.Array, span: jax.Array, lifetime: jax.Array) -> jax.Array:
+        return judge(key, hand_made(size, (span[0], span[1]), config), config, lifetime, num_tests)
+
+    table = jax.jit(lambda sizes, spans, lives: jax.lax.map(
+        lambda w: jax.lax.map(lambda n: jax.lax.map(lambda s: of(s, w, n), sizes), lives), spans))(
+        jnp.array(SIZES), jnp.array(list(SPANS.values())), jnp.array(HORIZONS))  # fmt: skip
+    found = {}
+    for name, returns in zip(SPANS, np.asarray(table), strict=True):  # [H, sizes]
+        best = int(returns.mean(0).argmax())
+        found[name] = {"size": SIZES[best], "returns": returns[:, best].tolist()}
+    plain = np.asarray(table)[0]
+    found["always_for_each_horizon"] = {"size": [SIZES[i] for i in plain.argmax(1)], "returns": plain.max(1).tolist()}
+    return found
 
 
 def time_derivative(rule: Params, config: TALPGConfig, lifetime: int) -> tuple[jax.Array, jax.Array]:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.temporally_aware_toy import (
+    COIN,
     HORIZONS,
     PREFERENCE,
+    SPANS,
     Bandit,
     Config,
     TwoHorizons,
@@ -25,17 +27,19 @@ KEY = jax.random.key(0)
 
 
 def test_bandits_pay_as_they_say() -> None:
-    """(1 + gap) / 2 and (1 - gap) / 2, from half of the life on the other way round; the episode is a whole life."""
+    """(1 + gap) / 2 and (1 - gap) / 2 in the second quarter, exchanged in the third, else even."""
     env, keys = TwoHorizons(num_arms=3, gap=0.5), jax.random.split(jax.random.key(0), 4000)
 
     def pay(age: int, arm: int) -> float:
-        step = jax.vmap(lambda key: env.step(key, jnp.int32(age), jnp.int32(arm), Bandit(1, 6))[1].reward)
+        step = jax.vmap(lambda key: env.step(key, jnp.int32(age), jnp.int32(arm), Bandit(1, 8))[1].reward)
         return float(step(keys).mean())
 
-    for age, sign in ((0, 1.0), (2, 1.0), (3, -1.0), (5, -1.0)):
-        np.testing.assert_allclose([sign * pay(age, arm) for arm in range(3)], [-0.5, 0.5, -0.5], atol=0.05)
-    ends = [bool(env.step(keys[0], jnp.int32(age), jnp.int32(0), Bandit(1, 6))[1].terminated) for age in range(6)]
-    assert ends == [False] * 5 + [True]
+    for age, sign in enumerate((COIN, 0.0, 1.0, 1.0, -1.0, -1.0, 0.0, 0.0)):
+        wanted = sign * np.array([-0.5, 0.5, -0.5])
+        tolerance = 0.05 * (COIN if age == 0 else 1.0)
+        np.testing.assert_allclose([pay(age, arm) for arm in range(3)], wanted, atol=tolerance)
+    ends = [bool(env.step(keys[0], jnp.int32(age), jnp.int32(0), Bandit(1, 8))[1].terminated) for age in range(8)]
+    assert ends == [False] * 7 + [True]
     drawn = jax.vmap(env.sample_params)(keys)
     assert set(np.unique(drawn.lifetime)) == set(HORIZONS)
     np.testing.assert_allclose((drawn.lifetime == HORIZONS[0]).mean(), env.short_share, atol=0.03)
@@ -44,10 +48,10 @@ def test_bandits_pay_as_they_say() -> None:
 
 def test_rules_by_hand_against_a_loop() -> None:
     """`size * reward` in NumPy, from the definition of a policy gradient: the same returns within their errors."""
-    config, env, size, lifetime, num = preset_config(Config(), "none"), TwoHorizons(), 0.5, HORIZONS[0], 1500
+    config, env, size, lifetime, num = preset_config(Config(), "none"), TwoHorizons(), 1.0, HORIZONS[0], 1500
     rng = np.random.default_rng(0)
     expected = {}
-    for stops in (False, True):
+    for name, (begin, end) in SPANS.items():
         found = []
         for _ in range(num):
             first, best = rng.normal(size=env.num_arms), rng.integers(env.num_arms)
@@ -55,17 +59,17 @@ def test_rules_by_hand_against_a_loop() -> None:
             for n in range(lifetime):
                 policy = np.exp(logits) / np.exp(logits).sum()
                 arms = rng.choice(env.num_arms, config.num_envs, p=policy)
-                lead = env.gap if 2 * n < lifetime else -env.gap
-                chance = 0.5 + 0.5 * lead * np.where(arms == best, 1, -1)
-                reward = np.where(rng.random(config.num_envs) < chance, 1.0, -1.0)
-                step = 0.0 if stops and 2 * n >= lifetime else size
+                truth = {0: 1.0, 3: 1.0, 4: 1.0, 5: -1.0, 6: -1.0, 7: -1.0}.get(n, 0.0)  # of a life of 10
+                chance = 0.5 + 0.5 * env.gap * truth * np.where(arms == best, 1, -1)
+                reward = np.where(rng.random(config.num_envs) < chance, 1.0, -1.0) * (COIN if n == 0 else 1.0)
+                step = size if begin <= n / lifetime < end else 0.0
                 logits = logits + 4.0 * np.mean((step * reward)[:, None] * (np.eye(env.num_arms)[arms] - policy), 0)
             found.append(env.gap * (2 * np.exp(logits[best]) / np.exp(logits).sum() - 1))
-        expected[stops] = np.mean(found)
-    judged = jax.jit(lambda w: judge(KEY, hand_made(size, w, config), config, jnp.int32(lifetime), num))
-    for stops, value in expected.items():
-        assert float(judged(stops)) == pytest.approx(value, abs=0.04)
-    assert expected[True] > expected[False] + 0.1  # what there is to gain
+        expected[name] = np.mean(found)
+    judged = jax.jit(lambda span: judge(KEY, hand_made(size, span, config), config, jnp.int32(lifetime), num))
+    for name, value in expected.items():
+        assert float(judged(SPANS[name])) == pytest.approx(value, abs=0.04)
+    assert expected["listens"] > expected["always"] + 0.1  # what there is to gain
 
 
 def test_intervals() -> None:
@@ -76,11 +80,11 @@ def test_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_both_kinds_of_rule_learn() -> None:
-    """A smaller run than the committed one; a policy that knows nothing earns 0.6 (2/4 - 1)."""
-    config = Config(seeds=2, generations=200, num_tests=500, out=None)
+def test_time_helps() -> None:
+    """A smaller run than the committed one; a policy that knows nothing earns 0."""
+    config = Config(seeds=2, generations=600, num_tests=500, out=None)
     arrays = main(config)
-    for name in ("plain", "time_aware"):
-        assert (arrays[f"{name}/returns"].mean(0) > -0.3 + 0.1).all()
+    gain = (arrays["time_aware/returns"] - arrays["plain/returns"]).mean(0)
+    assert gain[HORIZONS.index(40)] > 0.1  # the short-lived follow later
     rows = table(config, arrays)["horizons"]
     assert set(rows) == {str(n) for n in HORIZONS}
