@@ -32,6 +32,14 @@ Objective = Annotated[
         "(short for --set objective=NAME; --grid objective=ppo,dpo compares several).",
     ),
 ]
+MaxMemory = Annotated[
+    float | None,
+    arg(
+        metavar="GIB",
+        help="Memory of each device that may be used: runs that do not fit side by side follow one after the other. By "
+        "default most of an accelerator's, or half of the machine's.",
+    ),
+]
 Cell = Annotated[int | None, arg(metavar="I", help="Cell of the grid; by default the best.")]
 Seed = Annotated[int | None, arg(metavar="SEED", help="Which of the run's seeds; by default the first.")]
 
@@ -47,12 +55,13 @@ def train(
     out: Out = None,
     evaluations: Evaluations = 0,
     chunks: Chunks = 20,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Train one setting, with one seed or many.
 
     Example: jaxrl train ppo CartPole-v1 --seeds 8 --set learning_rate=1e-3 --steps 200000
     """
-    _sweep(algorithm, env, (), seeds, first_seed, settings, steps, objective, out, evaluations, chunks)
+    _sweep(algorithm, env, (), seeds, first_seed, settings, steps, objective, out, evaluations, chunks, max_memory)
 
 
 def sweep(
@@ -72,6 +81,7 @@ def sweep(
     out: Out = None,
     evaluations: Evaluations = 0,
     chunks: Chunks = 20,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Train every cell of a grid with every seed; numbers are swept inside one compiled program.
 
@@ -79,7 +89,20 @@ def sweep(
     """
     if not grid:
         raise ValueError("sweep needs a grid, as in --grid learning_rate=1e-4,1e-3; `jaxrl train` runs one setting")
-    _sweep(algorithm, env, sum(grid, ()), seeds, first_seed, settings, steps, objective, out, evaluations, chunks)
+    _sweep(
+        algorithm,
+        env,
+        sum(grid, ()),
+        seeds,
+        first_seed,
+        settings,
+        steps,
+        objective,
+        out,
+        evaluations,
+        chunks,
+        max_memory,
+    )
 
 
 def resume(run: RunPath) -> None:
@@ -301,6 +324,7 @@ def _sweep(
     out: Path | None,
     evaluations: int,
     chunks: int,
+    max_memory: float | None,
 ) -> None:
     fixed = {name: parse_value(value) for name, value in parse_assignments(settings).items()}
     for name, given in (("total_steps", steps), ("objective", objective)):
@@ -316,7 +340,7 @@ def _sweep(
         raise ValueError(f"seeds = {seeds}: expected at least one seed, as in --seeds 8")
     _start()
     import jaxrl
-    from jaxrl.runner import Options
+    from jaxrl.execution import Options
 
     directory = out or _default_directory(algorithm, env)
     results = jaxrl.run_sweep(
@@ -326,7 +350,7 @@ def _sweep(
         grid=axes,
         settings=fixed,
         out=directory,
-        options=Options(num_chunks=chunks, evaluations=evaluations),
+        options=Options(num_chunks=chunks, evaluations=evaluations, max_memory=max_memory),
     )
     _show(results, directory)
 

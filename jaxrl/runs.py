@@ -21,6 +21,7 @@ from jaxrl import checkpoint
 from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
 from jaxrl.evaluation import Episodes, evaluate, record
+from jaxrl.execution import Execution, Options, split_numbers
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.plan import Plan, make_plan
 from jaxrl.plotting import curve
@@ -29,7 +30,7 @@ from jaxrl.progress import Progress
 from jaxrl.provenance import provenance
 from jaxrl.results import RETURN, Results
 from jaxrl.rules import Rule
-from jaxrl.runner import Execution, Options, executions, merge, missing, split_numbers
+from jaxrl.runner import executions, merge, missing
 from jaxrl.runtime import Layout, use_all_cores
 
 _FORMAT = 1
@@ -138,7 +139,6 @@ class Run:
         use_all_cores()
         self.path, self.plan, self.env, self._parts, self._origin = _open(Path(path))
         self._preset = find_preset(self.plan.algorithm)
-        self._states: dict[int, Any] = {}
 
     @property
     def results(self) -> Results:
@@ -229,11 +229,8 @@ class Run:
 
     def _state(self, part: Execution, column: int, seed: int) -> Any:
         """The state of one run of a program, as of its newest checkpoint."""
-        number = self._parts.index(part)
-        if number not in self._states:
-            self._states[number] = part.restore()
         row = column * len(self.plan.seeds) + self.plan.seeds.index(seed)
-        return jax.tree.map(lambda leaf: leaf[row], self._states[number])
+        return part.restore(row)
 
     def evaluate(
         self, num_episodes: int = 32, cell: int | None = None, seed: int | None = None, key: int = 0
@@ -286,7 +283,7 @@ def _execute(
     with progress.start(f"{plan.algorithm} {plan.env}", total):
         outcomes = []
         for part in parts:
-            progress.skip(part.done * part.program.config.steps_per_update * part.num_runs)
+            progress.skip(part.run_updates_done * part.program.config.steps_per_update)
             outcomes.append(part.run(progress.report))
     measured = [(part.program, outcome.metrics) for part, outcome in zip(parts, outcomes, strict=True)]
     steps, metrics = merge(plan, measured)

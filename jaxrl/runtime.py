@@ -119,9 +119,31 @@ def run_mesh(layout: Layout) -> jax.sharding.Mesh:
 
 def place(runs: Any, layout: Layout) -> Any:
     """Puts leaves [R, …] where `over_runs` wants them."""
+    return jax.device_put(runs, run_sharding(layout))
+
+
+def run_sharding(layout: Layout) -> jax.sharding.Sharding:
+    """Where leaves [R, …] are."""
     if layout.num_devices == 1:
-        return jax.device_put(runs, jax.local_devices()[0])
-    return jax.device_put(runs, NamedSharding(run_mesh(layout), PartitionSpec("run")))
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(run_mesh(layout), PartitionSpec("run"))
+
+
+def memory_needed(compiled: Any) -> int:
+    """Bytes of one device that a compiled program needs for what it is given, gives and keeps in between."""
+    found = compiled.memory_analysis()
+    given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return int(given + found.temp_size_in_bytes)
+
+
+def memory_limit() -> float:
+    """Bytes of one device that may be used unless said otherwise: most of an accelerator's, half of a machine's."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is not None:
+        return 0.9 * limit
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else float("inf")
+    return 0.5 * pages / jax.local_device_count()
 
 
 def _unbatched(one: Callable[[Any], Any], runs: Any) -> Any:

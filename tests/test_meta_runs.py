@@ -13,11 +13,11 @@ from helpers import TINY, assert_trees_close, assert_trees_equal, interrupted
 import jaxrl
 from jaxrl import checkpoint, files, rules
 from jaxrl.cli import main
+from jaxrl.execution import Options
 from jaxrl.objectives.lpg import LPGConfig, lpg_init, lpg_objective
 from jaxrl.presets import PPOConfig, PPOHparams
 from jaxrl.results import Results
 from jaxrl.rules import Rule, load_rule, save_rule
-from jaxrl.runner import Options
 
 ENV = "jaxrl/grid_debug"
 META: dict[str, Any] = {

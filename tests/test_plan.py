@@ -15,9 +15,9 @@ from flax import struct
 from helpers import TINY
 
 import jaxrl
+from jaxrl.execution import Options
 from jaxrl.plan import Plan, Program, default_numbers, make_plan, programs
 from jaxrl.presets import PRESETS, PPOConfig, PPOHparams, ppo
-from jaxrl.runner import Options
 from jaxrl.spaces import Box, Discrete
 from jaxrl_envs.probes import truncation_probe
 
@@ -110,7 +110,7 @@ def no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> Any:
         raise AssertionError("the sweep was compiled")
 
-    monkeypatch.setattr("jaxrl.runner.Execution._compiled_step", refuse)
+    monkeypatch.setattr("jaxrl.execution.Execution._compiled_step", refuse)
 
 
 def sweep(**changes: Any) -> Callable[[], Any]:

@@ -19,13 +19,14 @@ from test_objectives import HP
 import jaxrl
 from jaxrl import checkpoint, files, rules
 from jaxrl.cli import main
+from jaxrl.execution import Options
 from jaxrl.objectives import OBJECTIVES, lpo_objective
 from jaxrl.objectives.lpg import LPGConfig, lpg_init
 from jaxrl.objectives.lpo import LPOConfig, lpo_drift, lpo_init
 from jaxrl.plan import make_plan
 from jaxrl.presets import PPOConfig, on_policy, on_policy_agent
 from jaxrl.rules import KINDS, Rule, check_objective, describe_rule, load_rule, rule_sha256, save_rule
-from jaxrl.runner import Options, executions
+from jaxrl.runner import executions
 
 ENV = "jaxrl/probe_termination"
 CONFIG = LPOConfig(width=4, time_aware=True, xi=1e-3)

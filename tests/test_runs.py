@@ -21,11 +21,12 @@ import jaxrl
 from jaxrl import checkpoint
 from jaxrl.algorithm import train
 from jaxrl.checkpoint import CheckpointError
+from jaxrl.execution import Options
 from jaxrl.plan import Program, make_plan
 from jaxrl.presets import PPOConfig, PPOHparams, ppo
 from jaxrl.progress import Progress
 from jaxrl.results import Results
-from jaxrl.runner import Options, executions, merge, missing
+from jaxrl.runner import executions, merge, missing
 from jaxrl.runtime import Layout, choose_layout, padded, use_all_cores, use_compilation_cache
 
 ENV = "jaxrl/probe_termination"
@@ -45,7 +46,8 @@ def sweep(out: Path | None = None, rates: Any = RATES, **changes: Any) -> Result
 
 def final_state(path: Path) -> Any:
     """The state of all runs, from the newest checkpoint."""
-    return jaxrl.load_run(path)._parts[0].restore()
+    part = jaxrl.load_run(path)._parts[0]
+    return part._load(part._pieces()[0])
 
 
 def assert_same_results(actual: Results, expected: Results) -> None:
@@ -251,7 +253,7 @@ import sys, time
 from pathlib import Path
 import jaxrl
 from jaxrl.progress import Progress
-from jaxrl.runner import Options
+from jaxrl.execution import Options
 
 def report(self, *args, chunks=[]):
     chunks.append(1)
@@ -298,7 +300,7 @@ def test_resuming_a_finished_run_only_reads_it(
     def refuse(*args: Any) -> Any:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("jaxrl.runner.Execution._compiled_step", refuse)
+    monkeypatch.setattr("jaxrl.execution.Execution._compiled_step", refuse)
     assert_same_results(jaxrl.resume(path, progress=False), finished[1])
 
 
@@ -399,6 +401,59 @@ def test_layouts_agree(layouts: dict[Layout, Any], layout: Layout) -> None:
     assert_trees_close(actual[1], expected[1], atol=1e-5, rtol=1e-4)
     kernels = expected[0].agent.params["params"]["head_value"]["kernel"]
     assert len(np.unique(kernels[:, 0, 0])) == 5
+
+
+@pytest.fixture(scope="module")
+def memory_of() -> Any:
+    """(number of runs) -> GiB that they need of one device, as compiled."""
+    env = jaxrl.make_env(ENV)
+    plan = make_plan("ppo", ENV, 5, {**TINY, "total_steps": 64}, {}, env.default_params)
+    (part,) = executions(plan, env, Options(num_chunks=1, num_devices=1, batch=0), None)
+    return {size: part._compile(size) / 2**30 for size in (1, 2, 5)}
+
+
+def test_runs_that_do_not_fit_follow_one_after_the_other(layouts: dict[Layout, Any], memory_of: Any) -> None:
+    """Three pieces, of 2, 2 and 1 runs: each seed has the parameters that it has beside all others, to 1e-5."""
+    assert memory_of[1] < memory_of[2] < memory_of[5]
+    env = jaxrl.make_env(ENV)
+    plan = make_plan("ppo", ENV, 5, {**TINY, "total_steps": 64}, {}, env.default_params)
+    options = Options(num_chunks=1, num_devices=1, batch=0, max_memory=1.01 * memory_of[2])
+    (part,) = executions(plan, env, options, None)
+    names: list[str] = []
+    outcome = part.run(lambda steps, seconds, rows, run_names: names.extend(run_names))
+    assert [piece.num for piece in part._pieces()] == [2, 2, 1]
+    assert names == [f"cell 0 seed {seed}" for seed in range(5)]
+    expected = layouts[Layout(1, 1)]
+    assert_trees_close(outcome.state.agent, expected[0].agent, atol=1e-5, rtol=1e-4)
+    assert_trees_close(outcome.metrics, expected[1], atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_are_resumed(tmp_path: Path, memory_of: Any) -> None:
+    """Killed in its second piece; then the results, and each run's policy, of a run that was not."""
+    settings = {**TINY, "total_steps": 64}
+    options = Options(num_chunks=2, num_devices=1, batch=0, max_memory=1.01 * memory_of[2])
+    whole = jaxrl.run("ppo", ENV, seeds=5, settings=settings, out=tmp_path / "a", progress=False, options=options)
+    jaxrl.run("ppo", ENV, seeds=5, settings=settings, out=tmp_path / "b", progress=False, options=options)
+    pieces = sorted((tmp_path / "b" / "program_00").glob("runs_*"))
+    assert len(pieces) == 3
+    shutil.rmtree(pieces[2])
+    newest = max(pieces[1].glob("checkpoint_*"))
+    newest.unlink()
+    for name in ("results.npz", "results.json"):
+        (tmp_path / "b" / name).unlink()
+    again = jaxrl.resume(tmp_path / "b", progress=False)
+    assert_trees_equal(dict(again.metrics), dict(whole.metrics))
+    for seed in (1, 4):
+        states = [jaxrl.load_run(tmp_path / name).policy(seed=seed)[1] for name in ("a", "b")]
+        assert_trees_equal(states[0], states[1])
+
+
+def test_memory_that_one_run_exceeds_is_an_error() -> None:
+    options = Options(num_chunks=1, num_devices=1, batch=0, max_memory=1e-6)
+    with pytest.raises(ValueError, match="one run alone needs .* GiB of a device; allow more"):
+        jaxrl.run("ppo", ENV, seeds=2, settings={**TINY, "total_steps": 64}, progress=False, options=options)
+    with pytest.raises(ValueError, match="max_memory = 0: expected GiB above 0"):
+        Options(max_memory=0)
 
 
 def test_layouts_are_chosen_for_the_hardware() -> None:

@@ -35,8 +35,9 @@ def main(
     """
     from experiments.benchmarks.harness import peak_megabytes
     from jaxrl import make_env
+    from jaxrl.execution import Options
     from jaxrl.plan import make_plan
-    from jaxrl.runner import Options, executions
+    from jaxrl.runner import executions
     from jaxrl.runtime import use_all_cores
 
     use_all_cores()
