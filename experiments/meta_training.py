@@ -17,7 +17,8 @@ import numpy as np
 
 import jaxrl
 from jaxrl.files import read_npz, write_npz
-from jaxrl.meta_testing import LevelReturns, crossed_bootstrap, fraction_above, level_returns, normalized
+from jaxrl.meta_scores import crossed_bootstrap, fraction_above, normalized, share_of_optimum
+from jaxrl.meta_testing import LevelReturns, level_returns
 from jaxrl.presets import MetaConfig, MetaHparams, find_preset
 from jaxrl.reporting import Estimate, bootstrap
 from jaxrl.results import Results
@@ -205,6 +206,8 @@ def report(returns: LevelReturns) -> dict[str, Any]:
         "return_above_a2c": returns.rule - returns.a2c,
         "share_below_three_quarters_of_a2c": scores.rule < 0.75,
     }
+    if np.isfinite(returns.optimal).any():
+        rows["share_of_the_best_return"] = share_of_optimum(returns)[0]
     return {
         "intervals": "95 %, bootstrap over meta-seeds and levels, paired where it says above",
         "normalization": "(return - random policy) / (A2C - random policy), levels where A2C gains 0.1 or more",

@@ -32,7 +32,7 @@ from experiments.meta_figures import draw_curves
 from experiments.meta_training import estimates, in_pieces
 from jaxrl.files import read_npz, write_json, write_npz
 from jaxrl.lifetime_plots import LifetimeTraces, lifetime_traces, plot_horizons, plot_schedules
-from jaxrl.meta_testing import crossed_bootstrap
+from jaxrl.meta_scores import crossed_bootstrap
 from jaxrl.presets import MetaConfig, MetaHparams
 from jaxrl.provenance import provenance
 from jaxrl.rule_plots import plot_ratio_slopes, ratio_slopes

@@ -1,8 +1,7 @@
 """How good learned rules are: on any environment by name, and on many held-out levels at once. Host side.
 
 `meta_test` runs a rule and A2C on an environment. `level_returns` plays whole lifetimes on levels that no training
-drew, under learned rules, random rules and A2C; `normalized`, `fraction_above` and `crossed_bootstrap` make scores and
-intervals of that.
+drew, under learned rules, random rules and A2C. [meta_scores.py](meta_scores.py) makes scores and intervals of both.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from jaxrl.loops.on_policy import on_policy
 from jaxrl.meta.gradient import frozen_after
 from jaxrl.objectives import a2c_objective
 from jaxrl.presets.meta import MetaConfig, MetaHparams, knows_optimum, meta_agent
-from jaxrl.reporting import Estimate
 from jaxrl.results import Results
 from jaxrl.rules import KINDS, Rule, load_rule, save_rule
 from jaxrl.runs import run_sweep
 from jaxrl.types import Agent, Key, Objective, Params
 
-MIN_GAP = 0.1  # reward units; an object of the grid-worlds is worth at most 1
 _STREAM = 0x6C76  # folded into the key of held-out levels: a run of the same number never draws them
 _RANDOM = 0x726E  # … of random rules
 
@@ -103,7 +100,8 @@ def level_returns(
 
     Args:
       rules: of one kind and one configuration: one per meta-seed.
-      env: has `sample_params(key)`, as `jaxrl.make_env("jaxrl/grid_small")`.
+      env: has `sample_params(key)`, as `jaxrl.make_env("jaxrl/grid_small")`; of those that have a finite set `levels`
+        [M, …], as "jaxrl/grid_handcrafted", the numbers are places in it.
       config, hp: of the agents, as in meta-training; the antagonist's numbers are A2C's.
       levels: numbers of levels; a level depends on `key` and its number only, so that pieces may be put together.
       key: of the levels and of everything that happens on them; no key of a run gives the same.
@@ -111,7 +109,8 @@ def level_returns(
     Returns:
       `LevelReturns`; each is the mean over the first episodes of `config.num_envs` workers, actions sampled.
     Raises:
-      ValueError: for an environment without levels, or rules that differ in more than their parameters.
+      ValueError: for an environment without levels or without these, or rules that differ in more than their
+        parameters.
     """
     if not hasattr(env, "sample_params"):
         raise ValueError("held-out levels need an environment with `sample_params(key)`, as jaxrl/grid_small; "
@@ -122,7 +121,11 @@ def level_returns(
     base = jax.random.fold_in(jax.random.key(key), _STREAM)
     numbers = np.asarray(levels, np.uint32)
     keys = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(base, number)))(numbers)
-    drawn = jax.jit(jax.vmap(env.sample_params))(keys[:, 0])
+    finite = getattr(env, "levels", None)
+    if finite is None:
+        drawn = jax.jit(jax.vmap(env.sample_params))(keys[:, 0])
+    else:
+        drawn = jax.tree.map(lambda leaf: jnp.asarray(leaf)[_places(finite, levels)], finite)
     longest = int(np.max(getattr(drawn, "lifetime", config.lifetime)))
     learned = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(rule.params for rule in rules))
     rule_keys = jax.random.split(jax.random.fold_in(base, _RANDOM), len(rules))
@@ -142,6 +145,13 @@ def level_returns(
     found = {name: np.concatenate([piece[name] for piece in pieces]).T for name in pieces[0]}
     of_rules = found.pop("rules")
     return LevelReturns(of_rules[: len(rules)], of_rules[len(rules) :], **found)
+
+
+def _places(finite: Any, levels: Sequence[int]) -> np.ndarray:
+    num = jax.tree.leaves(finite)[0].shape[0]
+    if not all(0 <= number < num for number in levels):
+        raise ValueError(f"levels = {list(levels)}: the environment has {num}; use levels=range({num}) or some of it")
+    return np.asarray(levels, np.int32)
 
 
 def _on_level(
@@ -189,83 +199,3 @@ def _uniform(agent: Agent, action_space: Any) -> Agent:
         return jax.random.randint(key, action.shape, 0, action_space.n, action.dtype), memory, extras
 
     return agent._replace(act=act)
-
-
-# ---------------------------------------------------------------------------------------------------- scores
-
-
-class Scores(NamedTuple):
-    """Normalised returns: 0 is the random policy's, 1 is A2C's.
-
-    Attributes:
-      rule, random_rule: [R, M'], on the levels that are kept.
-      kept: [M] bool.
-    """
-
-    rule: np.ndarray
-    random_rule: np.ndarray
-    kept: np.ndarray
-
-
-def normalized(returns: LevelReturns, min_gap: float = MIN_GAP) -> Scores:
-    """`(return - random policy) / (A2C - random policy)`, on levels where A2C gains at least `min_gap`.
-
-    A plain ratio of returns means nothing where A2C's is near 0 or negative, as on levels with nothing but penalties.
-
-    Args:
-      returns: of all levels.
-      min_gap: in reward units, above 0; levels below say nothing and are left out.
-    Raises:
-      ValueError: if no level is left.
-    """
-    gap = returns.a2c - returns.random_policy
-    kept = gap >= min_gap
-    if not min_gap > 0.0 or not kept.any():
-        raise ValueError(f"min_gap = {min_gap}: expected a number above 0 that A2C's gain over a random policy reaches "
-                         f"on some level; the largest is {gap.max():.3g}")  # fmt: skip
-
-    def scores(values: np.ndarray) -> np.ndarray:
-        return (values - returns.random_policy)[:, kept] / gap[kept]
-
-    return Scores(scores(returns.rule), scores(returns.random_rule), kept)
-
-
-def crossed_bootstrap(
-    values: np.ndarray, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
-    """The mean over meta-seeds and levels, with a percentile interval; both are resampled, each as a whole.
-
-    Of differences between two rules on the same levels it is a paired interval.
-
-    Args:
-      values: [R, M, …]. With R = 1 only levels are resampled, and nothing is known of other meta-seeds.
-      num_resamples, confidence, seed: of the bootstrap.
-    Returns:
-      `Estimate` of arrays […].
-    References:
-      Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1.
-    """
-    values = np.asarray(values, np.float64)
-    num_rules, num_levels = values.shape[:2]
-    rng = np.random.default_rng(seed)
-    draws = []
-    for done in range(0, num_resamples, 250):
-        num = min(250, num_resamples - done)
-        rows = rng.multinomial(num_rules, np.full(num_rules, 1 / num_rules), num) / num_rules
-        columns = rng.multinomial(num_levels, np.full(num_levels, 1 / num_levels), num) / num_levels
-        draws.append(np.einsum("nr,rm...,nm->n...", rows, values, columns, optimize=True))
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.concatenate(draws), [tail, 1.0 - tail], axis=0)
-    return Estimate(values.mean((0, 1)), low, high)
-
-
-def fraction_above(scores: np.ndarray, thresholds: np.ndarray) -> Estimate:
-    """Share of levels on which a rule scores above each threshold τ.
-
-    Args:
-      scores: [R, M].
-      thresholds: [N].
-    Returns:
-      `Estimate` of arrays [N], pointwise, by `crossed_bootstrap`.
-    """
-    return crossed_bootstrap(scores[..., None] > np.asarray(thresholds))

@@ -32,7 +32,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxrl
-from jaxrl.meta_testing import level_returns, normalized
+from jaxrl.meta_scores import normalized
+from jaxrl.meta_testing import level_returns
 from jaxrl.objectives.lpg import LPGInputs, lpg_init, lpg_targets
 from jaxrl.presets import MetaConfig, MetaHparams
 from jaxrl.types import Progress

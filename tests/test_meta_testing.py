@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.meta_testing import LevelReturns, crossed_bootstrap, fraction_above, level_returns, meta_test, normalized
+from jaxrl.meta_scores import (
+    baseline_scores,
+    crossed_bootstrap,
+    fraction_above,
+    normalized,
+    random_return,
+    share_of_optimum,
+)
+from jaxrl.meta_testing import LevelReturns, level_returns, meta_test
 from jaxrl.objectives.lpg import LPGConfig, lpg_init
 from jaxrl.objectives.lpo import LPOConfig, lpo_init
 from jaxrl.presets import MetaConfig, MetaHparams
 from jaxrl.presets.meta import lpg
+from jaxrl.results import Results
 from jaxrl.rules import KINDS, Rule, save_rule
 from jaxrl_envs.gridworld import LevelDistribution, grid_random, optimal_return, policy_value
 
@@ -74,6 +83,40 @@ def test_fraction_above_by_hand() -> None:
     assert found.low[0] == found.high[0] == 1.0
 
 
+def test_shares_of_the_best_return_by_hand() -> None:
+    zeros = np.zeros(3)
+    returns = LevelReturns(np.array([[1.0, 0.5, 3.0]]), np.zeros((1, 3)), zeros, zeros, np.array([2.0, 0.0, np.nan]))
+    shares, kept = share_of_optimum(returns)
+    np.testing.assert_array_equal(kept, [True, False, False])
+    np.testing.assert_array_equal(shares, [[0.5]])
+    with pytest.raises(ValueError, match="some level; the best returns are"):
+        share_of_optimum(returns, min_optimum=5.0)
+
+
+def test_scores_by_a_baseline_by_hand() -> None:
+    """Two environments, three seeds: (rule - random) / (mean baseline - random); all of them together by the IQM."""
+
+    def results(rule: Any, baseline: Any) -> Results:
+        values = np.stack([rule, baseline])[..., None].astype(float)  # [2, S, 1]
+        counts = {"episode/return": values, "episode/count": np.ones_like(values)}
+        return Results({"objective": ["rule", "a2c"]}, np.arange(3), np.array([10]), counts)
+
+    tests = {"a": results([3.0, 5.0, 7.0], [9.0, 11.0, 13.0]), "b": results([0.0, 0.0, 0.0], [2.0, 2.0, 2.0])}
+    found = baseline_scores(tests, {"a": 1.0, "b": -2.0})
+    assert found["a"]["score"] == pytest.approx((2.0 + 4.0 + 6.0) / 3 / 10)
+    assert found["b"] == {"score": 0.5, "low": 0.5, "high": 0.5, "rule": 0.0, "baseline": 2.0, "random": -2.0}
+    assert found["all"]["score"] == pytest.approx(np.mean([0.4, 0.5, 0.5, 0.5]))  # the middle of .2 .4 .5 .5 .5 .6
+    assert found["a"]["low"] < found["a"]["score"] < found["a"]["high"]
+    with pytest.raises(ValueError, match="no better than a random policy"):
+        baseline_scores(tests, {"a": 20.0, "b": 0.0})
+
+
+def test_a_random_policy_pays_what_it_is_worth() -> None:
+    """Known figures: CartPole lasts 22 steps, Pendulum costs about 1,200."""
+    assert random_return("CartPole-v1") == pytest.approx(22.0, abs=3.0)
+    assert random_return("Pendulum-v1", num_episodes=64) == pytest.approx(-1200.0, abs=200.0)
+
+
 # ---------------------------------------------------------------------------------------------- lifetimes
 
 
@@ -119,6 +162,9 @@ def test_bad_requests(tmp_path: Path) -> None:
         level_returns([a_rule(0)], jaxrl.make_env("jaxrl/probe_action"), AGENTS)
     env = grid_random(EASY)
     other = a_rule(0, LPGConfig(width=5, target_width=3, embedding_width=2))
+    finite = dataclasses.replace(env, levels=jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), env.default_params))
+    with pytest.raises(ValueError, match=r"levels = \[0, 2\]: the environment has 2"):
+        level_returns([a_rule(0)], finite, AGENTS, levels=[0, 2])
     for rules in ([], [a_rule(0), other]):
         with pytest.raises(ValueError, match="expected one or more rules of one kind and config"):
             level_returns(rules, env, AGENTS)
