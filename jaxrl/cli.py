@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,13 @@ MaxMemory = Annotated[
         "default most of an accelerator's, or half of the machine's.",
     ),
 ]
+Distributed = Annotated[
+    bool,
+    arg(
+        help="This is one of several processes of a job, on one machine or many: found by itself under Slurm, Open MPI "
+        "and on TPU pods, elsewhere by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+    ),
+]
 Cell = Annotated[int | None, arg(metavar="I", help="Cell of the grid; by default the best.")]
 Seed = Annotated[int | None, arg(metavar="SEED", help="Which of the run's seeds; by default the first.")]
 
@@ -56,12 +64,27 @@ def train(
     evaluations: Evaluations = 0,
     chunks: Chunks = 20,
     max_memory: MaxMemory = None,
+    distributed: Distributed = False,
 ) -> None:
     """Train one setting, with one seed or many.
 
     Example: jaxrl train ppo CartPole-v1 --seeds 8 --set learning_rate=1e-3 --steps 200000
     """
-    _sweep(algorithm, env, (), seeds, first_seed, settings, steps, objective, out, evaluations, chunks, max_memory)
+    _sweep(
+        algorithm,
+        env,
+        (),
+        seeds,
+        first_seed,
+        settings,
+        steps,
+        objective,
+        out,
+        evaluations,
+        chunks,
+        max_memory,
+        distributed,
+    )
 
 
 def sweep(
@@ -82,6 +105,7 @@ def sweep(
     evaluations: Evaluations = 0,
     chunks: Chunks = 20,
     max_memory: MaxMemory = None,
+    distributed: Distributed = False,
 ) -> None:
     """Train every cell of a grid with every seed; numbers are swept inside one compiled program.
 
@@ -89,25 +113,13 @@ def sweep(
     """
     if not grid:
         raise ValueError("sweep needs a grid, as in --grid learning_rate=1e-4,1e-3; `jaxrl train` runs one setting")
-    _sweep(
-        algorithm,
-        env,
-        sum(grid, ()),
-        seeds,
-        first_seed,
-        settings,
-        steps,
-        objective,
-        out,
-        evaluations,
-        chunks,
-        max_memory,
-    )
+    how = (out, evaluations, chunks, max_memory, distributed)
+    _sweep(algorithm, env, sum(grid, ()), seeds, first_seed, settings, steps, objective, *how)
 
 
-def resume(run: RunPath) -> None:
+def resume(run: RunPath, distributed: Distributed = False) -> None:
     """Finish an interrupted run; the result equals that of an uninterrupted one bit for bit."""
-    _start()
+    _start(distributed)
     import jaxrl
 
     _show(jaxrl.resume(run), run)
@@ -271,6 +283,14 @@ def main(args: list[str] | None = None) -> None:
     except ValueError as error:  # the user's mistakes, which say what to do; all else keeps its traceback
         print(f"jaxrl: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        from jaxrl.hosts import ProcessLostError
+
+        if not isinstance(error, ProcessLostError):
+            raise
+        print(f"jaxrl: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(3)  # JAX would wait for the lost process before it ends this one
     except KeyboardInterrupt:
         print("jaxrl: interrupted; `jaxrl resume RUN` goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -325,6 +345,7 @@ def _sweep(
     evaluations: int,
     chunks: int,
     max_memory: float | None,
+    distributed: bool,
 ) -> None:
     fixed = {name: parse_value(value) for name, value in parse_assignments(settings).items()}
     for name, given in (("total_steps", steps), ("objective", objective)):
@@ -338,7 +359,7 @@ def _sweep(
     }
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: expected at least one seed, as in --seeds 8")
-    _start()
+    _start(distributed)
     import jaxrl
     from jaxrl.execution import Options
 
@@ -355,9 +376,15 @@ def _sweep(
     _show(results, directory)
 
 
-def _start() -> None:
+def _start(distributed: bool = False) -> None:
     from jaxrl.runtime import use_compilation_cache
 
+    if distributed:
+        from jaxrl.hosts import use_all_hosts
+        from jaxrl.runtime import use_all_cores
+
+        use_all_cores()
+        use_all_hosts()
     use_compilation_cache()
 
 

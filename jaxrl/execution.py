@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checkpoint
+from jaxrl import checkpoint, hosts
 from jaxrl.algorithm import Algorithm, init, train, with_evaluation
 from jaxrl.evaluation import evaluate
 from jaxrl.files import read_json, write_json
@@ -66,7 +66,9 @@ class Options:
     def layout(self, num_runs: int) -> Layout:
         """The layout of `num_runs` runs."""
         chosen = choose_layout(num_runs)
-        available = jax.local_device_count()
+        available = jax.device_count()
+        if jax.process_count() > 1:  # every process has a share of the work
+            return Layout(available, chosen.batch if self.batch is None else self.batch)
         if self.num_devices is not None and self.num_devices > available:
             raise ValueError(f"num_devices = {self.num_devices}: expected a number in [1, {available}]")
         num_devices = chosen.num_devices if self.num_devices is None else min(self.num_devices, num_runs)
@@ -182,7 +184,7 @@ class Execution:
           ValueError: if there are fewer devices than the run was laid out over, or one run alone needs more memory
             than is allowed.
         """
-        available = jax.local_device_count()
+        available = jax.device_count()
         if self.layout.num_devices > available:
             raise ValueError(
                 f"the run was laid out over {self.layout.num_devices} devices, and here there are {available}: "
@@ -196,7 +198,7 @@ class Execution:
         for piece in self._pieces():
             outcome = self._run_piece(piece, report)
             if len(self._pieces()) > 1:  # before the next piece needs the room; checkpoints have it, if there are any
-                outcome.state = jax.device_get(outcome.state) if self._directory is None else None
+                outcome.state = jax.device_get(hosts.fetch(outcome.state)) if self._directory is None else None
             outcomes.append(outcome)
         outcomes[0].compile_seconds += sizing
         return self._joined(outcomes)
@@ -216,7 +218,8 @@ class Execution:
         """The largest pieces whose program fits, by the compiler's own account; remembered for later processes."""
         if not any(map(self._done, self._pieces())) and self._size is None:
             self._size = self._largest_size()
-            if self._directory is not None and self._size < self.num_runs:
+            hosts.wait_for_all("size")  # until nobody looks for checkpoints any more
+            if self._directory is not None and self._size < self.num_runs and hosts.writes():
                 write_json(self._directory / _PIECES, {"size": self._size})
 
     def _largest_size(self) -> int:
@@ -281,7 +284,7 @@ class Execution:
             began = time.perf_counter()
             state, metrics = self._step(state, fixed, self._bounds(start))
             count = min(self.chunk, self.num_updates - start)
-            rows = {name: np.asarray(value)[: piece.num, :count] for name, value in metrics.items()}
+            rows = {name: np.asarray(value)[: piece.num, :count] for name, value in hosts.fetch(metrics).items()}
             seconds = time.perf_counter() - began
             costs["train_seconds"] += seconds
             kept.append(rows)
@@ -312,7 +315,7 @@ class Execution:
         return jax.tree.map(lambda leaf: leaf[0], self._runs(_Piece(0, 1, 1, None)))
 
     def _init_one(self, run: Any) -> Any:
-        return init(run["key"], self._make(run["numbers"]))
+        return init(jax.random.key(run["seed"]), self._make(run["numbers"]))
 
     def _fixed(self, piece: _Piece) -> Any:
         return place(self._runs(piece), self.layout)
@@ -322,8 +325,8 @@ class Execution:
         num = padded(piece.size, self.layout)
         index = np.minimum(piece.start + np.arange(num), piece.start + piece.num - 1)
         all_seeds = np.tile(np.asarray(self._seeds, np.uint32), self._shape[0])[index]
-        numbers = {n: jnp.asarray(np.repeat(v, self._shape[1])[index]) for n, v in self.program.numbers.items()}
-        return {"key": jax.vmap(jax.random.key)(all_seeds), "numbers": numbers}
+        numbers = {n: np.repeat(v, self._shape[1])[index] for n, v in self.program.numbers.items()}
+        return {"seed": all_seeds, "numbers": numbers}
 
     def _compile(self, size: int) -> int:
         """Makes both programs for pieces of so many runs; returns the bytes that they need of one device."""
@@ -345,7 +348,7 @@ class Execution:
         def advance(run: Any, bounds: Any) -> Any:
             stop = bounds["stop"] if masked else None
             algorithm = self._make(run["numbers"])
-            return train(run["key"], algorithm, self.chunk, run["state"], bounds["start"], stop)
+            return train(jax.random.key(run["seed"]), algorithm, self.chunk, run["state"], bounds["start"], stop)
 
         def step(state: Any, fixed: Any, bounds: Any) -> Any:
             return over_runs(advance, self.layout)({**fixed, "state": state}, bounds)
@@ -374,6 +377,9 @@ class Execution:
     ) -> None:
         if piece.directory is None:
             return
+        state = hosts.fetch(state)
+        if not hosts.writes():
+            return
         count = len(next(iter(rows.values()))[0])
         # The metrics first: a kill between the two repeats a chunk, and never leaves a gap.
         checkpoint.save(piece.directory / f"metrics_{start:09d}.npz", rows, {"start": start, "count": count})
@@ -381,12 +387,15 @@ class Execution:
 
     def _history(self, piece: _Piece, kept: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """{metric: [runs of the piece, updates]}."""
+        hosts.wait_for_all("metrics")  # until they are written
         pieces = kept if piece.directory is None else self._metrics_files(piece)
         return {name: np.concatenate([rows[name] for rows in pieces], axis=1) for name in pieces[0]}
 
     def _metrics_files(self, piece: _Piece) -> list[dict[str, np.ndarray]]:
         assert piece.directory is not None
-        names = jax.eval_shape(lambda run: train(run["key"], self._make(run["numbers"]), 1)[1], self._one())
+        names = jax.eval_shape(
+            lambda run: train(jax.random.key(run["seed"]), self._make(run["numbers"]), 1)[1], self._one()
+        )
         rows = []
         for start in range(0, self.num_updates, self.chunk):
             count = min(self.chunk, self.num_updates - start)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl import checkpoint
+from jaxrl import checkpoint, hosts
 from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
 from jaxrl.evaluation import Episodes, evaluate, record
@@ -77,13 +77,14 @@ def run_sweep(  # noqa: PLR0913 - keywords of the one call that users write
         _refuse_other_run(directory)
     parts = executions(plan, environment, options, directory)
     origin = provenance()
-    if directory is not None:
+    hosts.wait_for_all("directory")  # until all have seen that it is free
+    if directory is not None and hosts.writes():
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{directory} cannot be made: {error.strerror}; choose another directory") from error
         write_json(directory / "run.json", _description(plan, options, parts, origin))
-    return _execute(plan, parts, directory, Progress(progress, hint), origin)
+    return _execute(plan, parts, directory, Progress(progress and hosts.writes(), hint), origin)
 
 
 def run(
@@ -115,7 +116,9 @@ def resume(path: str | Path, progress: bool = True) -> Results:
     opened = _open(Path(path))
     if all(part.done == part.num_updates for part in opened.parts) and (opened.directory / "results.npz").exists():
         return Results.load(opened.directory)
-    return _execute(opened.plan, opened.parts, opened.directory, Progress(progress, hint), opened.origin)
+    return _execute(
+        opened.plan, opened.parts, opened.directory, Progress(progress and hosts.writes(), hint), opened.origin
+    )
 
 
 class _Opened(NamedTuple):
@@ -312,7 +315,7 @@ def _execute(
         },
         info=info,
     )
-    if directory is not None:
+    if directory is not None and hosts.writes():
         results.save(directory)
         write_json(directory / "summary.json", results.summary())
         results.plot(directory / "figures" / "learning_curves.png")

@@ -73,7 +73,7 @@ class Layout(NamedTuple):
 
 def choose_layout(num_runs: int) -> Layout:
     """The fastest layout measured: accelerators batch all runs, CPU cores take one run at a time each."""
-    num_devices = min(jax.local_device_count(), num_runs)
+    num_devices = min(jax.device_count(), num_runs)
     return Layout(num_devices, 1 if jax.default_backend() == "cpu" else 0)
 
 
@@ -113,7 +113,7 @@ def over_runs(fn: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
 
 def run_mesh(layout: Layout) -> jax.sharding.Mesh:
     """The mesh of one axis, "run"."""
-    devices = jax.local_devices()[: layout.num_devices]
+    devices = jax.devices()[: layout.num_devices]
     return jax.make_mesh((layout.num_devices,), ("run",), axis_types=(AxisType.Auto,), devices=devices)
 
 
