@@ -85,7 +85,8 @@ _EXPORTS = {
     "load_run": "runs",
     "Run": "runs",
     "Results": "results",
-    "Options": "runner",
+    "launch": "launcher",
+    "Options": "execution",
     "use_all_cores": "runtime",
     "use_compilation_cache": "runtime",
 }

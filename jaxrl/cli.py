@@ -117,6 +117,62 @@ def sweep(
     _sweep(algorithm, env, sum(grid, ()), seeds, first_seed, settings, steps, objective, *how)
 
 
+def launch(
+    algorithms: Annotated[Positional[str], arg(metavar="A1,A2,…", help="Names of `jaxrl list algorithms`.")],
+    envs: Annotated[Positional[str], arg(metavar="E1,E2,…", help="Names of `jaxrl list envs`.")],
+    out: Annotated[Path, arg(metavar="DIR", help="The folder of the run directories.")],
+    grid: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        arg(
+            metavar="NAME=V1,V2,…",
+            help="Swept settings: numbers inside a run, others in a run each. With an algorithm before it, "
+            "ppo.clip_eps=0.1,0.2, for that one only.",
+        ),
+    ] = (),
+    seeds: Seeds = 8,
+    settings: Settings = (),
+    steps: Steps = None,
+    chunks: Chunks = 20,
+    max_memory: MaxMemory = None,
+    jobs: Annotated[int, arg(metavar="N", help="Runs at once; here each uses all cores.")] = 1,
+    cluster: Annotated[
+        Literal["local", "slurm"], arg(help="Where: processes of this machine, or jobs of Slurm.")
+    ] = "local",
+    cluster_options: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        arg(metavar="NAME=VALUE", help="Of submitit, as slurm_partition=gpu gpus_per_node=1 timeout_min=240."),
+    ] = (),
+) -> None:
+    """Train several algorithms on several environments, each in its own process; again: only what is missing.
+
+    Example: jaxrl launch ppo,dqn CartPole-v1,Acrobot-v1 --grid hidden_sizes=64x64,256 --out runs/suite
+    """
+    from rich.console import Console
+
+    from jaxrl.launcher import launch as launch_runs
+
+    fixed = {name: parse_value(value) for name, value in parse_assignments(settings).items()}
+    if steps is not None:
+        fixed["total_steps"] = steps
+    found = launch_runs(
+        [name for name in algorithms.split(",") if name],
+        [name for name in envs.split(",") if name],
+        out=out,
+        seeds=seeds,
+        grid=parse_grid(sum(grid, ())),
+        settings=fixed,
+        options={"num_chunks": chunks, "max_memory": max_memory},
+        jobs=jobs,
+        cluster=cluster,
+        cluster_options={n: parse_value(v) for n, v in parse_assignments(sum(cluster_options, ())).items()},
+    )
+    Console().print(found.table())
+    for name, why in found.failures.items():
+        print(f"jaxrl: {name} failed: {why}", file=sys.stderr)
+    if found.failures:
+        sys.exit(1)
+
+
 def resume(run: RunPath, distributed: Distributed = False) -> None:
     """Finish an interrupted run; the result equals that of an uninterrupted one bit for bit."""
     _start(distributed)
@@ -268,6 +324,7 @@ def main(args: list[str] | None = None) -> None:
     verbs: dict[str, Any] = {
         "train": train,
         "sweep": sweep,
+        "launch": launch,
         "resume": resume,
         "evaluate": evaluate,
         "render": render,
@@ -332,6 +389,14 @@ def parse_assignments(texts: tuple[str, ...]) -> dict[str, Any]:
     return pairs
 
 
+def parse_grid(texts: tuple[str, ...]) -> dict[str, list[Any]]:
+    """`("learning_rate=1e-4,1e-3", …)` as lists of values; raises as `parse_assignments`."""
+    return {
+        name: [parse_value(value) for value in values.split(",") if value]
+        for name, values in parse_assignments(texts).items()
+    }
+
+
 def _sweep(
     algorithm: str,
     env: str,
@@ -353,10 +418,7 @@ def _sweep(
             if name in fixed:
                 raise ValueError(f"{name} is given twice; give it once")
             fixed[name] = given
-    axes = {
-        name: [parse_value(value) for value in values.split(",") if value]
-        for name, values in parse_assignments(grid).items()
-    }
+    axes = parse_grid(grid)
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: expected at least one seed, as in --seeds 8")
     _start(distributed)
