@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,10 +22,11 @@ from jaxrl.networks import INITIALIZERS
 from jaxrl.presets.base import Preset, check_network
 from jaxrl.presets.continuous import TD3Config, TD3Hparams, check_td3
 from jaxrl.presets.policies import behaviour_of
-from jaxrl.qd.archive import elites
-from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes
+from jaxrl.qd.archive import elites, individuals_at, nearest_individual
+from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes, scaled
 from jaxrl.qd.emitters import Emitter, iso_line
 from jaxrl.qd.map_elites import map_elites as map_elites_loop
+from jaxrl.qd.metrics import Evaluate
 from jaxrl.qd.policy_gradient import Learner, policy_gradient
 from jaxrl.qd.tessellation import Tessellation, cvt_centroids, grid, voronoi
 from jaxrl.settings import check_at_least, check_choice, setting
@@ -231,12 +233,14 @@ class _Parts:
     def init_policy(self, key: Key) -> Params:
         return self.networks.actor.init(key, jnp.zeros((1, *self.obs_space.shape)))
 
-    def algorithm(self, emitter: Emitter, hp: Any, spread: Spread | None, keep_transitions: bool) -> Algorithm:
-        config = self.config
-        evaluate = episodes(
-            self.agent, self.env, self.env_params, 1, config.episode_steps,
+    def evaluation(self, keep_transitions: bool) -> Evaluate:
+        return episodes(
+            self.agent, self.env, self.env_params, 1, self.config.episode_steps,
             behaviour=self.behaviour, keep_transitions=keep_transitions,
         )  # fmt: skip
+
+    def algorithm(self, emitter: Emitter, hp: Any, spread: Spread | None, keep_transitions: bool) -> Algorithm:
+        config, evaluate = self.config, self.evaluation(keep_transitions)
 
         def first(key: Key) -> Params:
             return jax.vmap(self.init_policy)(jax.random.split(key, config.num_initial))
@@ -298,10 +302,7 @@ def dcrl_map_elites(
     agent = td3(told_space, parts.action_space, config.td3, hp.td3, view)
     networks = td3_networks(told_space, parts.action_space, config.td3, view)
 
-    def inject(agent_state: Any, command: jax.Array) -> Params:
-        seen = jnp.zeros_like(command) if config.blind_actor else command
-        return fold_inputs(agent_state.params["actor"], seen)
-
+    inject = functools.partial(_injected, config)
     learner = Learner(agent, told_space, parts.action_space, parts.networks.policy, networks.value, inject)
     others = iso_line(config.num_ga, hp.iso_sigma, hp.line_sigma)
     numbers = PolicyGradientNumbers(hp.policy_learning_rate, hp.length_scale, hp.probe_sigma, hp.gamma)
@@ -312,6 +313,46 @@ def dcrl_map_elites(
 def archive_agent(env: Environment, config: Any, hp: Any, env_params: Any = None) -> Agent:
     """Plays an individual of the archive; its state is the genotype."""
     return _Parts(env, config, env_params).agent
+
+
+def archive_evaluation(env: Environment, config: Any, env_params: Any = None) -> Evaluate:
+    """How a run evaluates an individual, as `evaluate_again` and `map_elites` of `jaxrl.qd` take it: one episode."""
+    parts = _Parts(env, config, env_params)
+    return parts.evaluation(keep_transitions=False)
+
+
+def told_individuals(
+    env: Environment, config: DCRLConfig, env_params: Any, agent_state: Any, descriptors: Any
+) -> Params:
+    """The actor of a run as individuals that are told descriptors once and for all.
+
+    Args:
+      env, config, env_params: of the run.
+      agent_state: of its agent, `state.emitter.agent`.
+      descriptors: [C, D], in units of the descriptor.
+    Returns:
+      Genotypes, leaves [C, …].
+    """
+    _, low, high = bounded_behaviour(env, env.default_params if env_params is None else env_params)
+    commands = scaled(jnp.asarray(descriptors), low, high)
+    return jax.vmap(functools.partial(_injected, config, agent_state))(commands)
+
+
+def _injected(config: DCRLConfig, agent_state: Any, command: jax.Array) -> Params:
+    command = command if config.conditioned else command[:0]
+    seen = jnp.zeros_like(command) if config.blind_actor else command
+    return fold_inputs(agent_state.params["actor"], seen)
+
+
+def chosen_individual(
+    env: Environment, config: Any, env_params: Any, state: Any, descriptor: Sequence[float]
+) -> tuple[Params, str]:
+    """The individual of a run's archive that does about what is asked for (`nearest_individual`), and what it does."""
+    _, low, high = bounded_behaviour(env, env.default_params if env_params is None else env_params)
+    place = nearest_individual(state.archive, descriptor, low, high)
+    genotype, _, does = individuals_at(state.archive, jnp.asarray(place))
+    numbers = ", ".join(f"{value:.3g}" for value in np.asarray(does))
+    return genotype, f"descriptor ({numbers}) in cell {place}"
 
 
 def _network_config(config: MapElitesConfig) -> TD3Config:
@@ -341,18 +382,21 @@ _LONG = ("walker2d_uni", "halfcheetah_uni", "hopper_uni", "ant_uni", "humanoid_u
 _OVERRIDES |= {f"brax/{name}": {"episode_steps": 1000} for name in _LONG}
 
 
+MAP_ELITES = Preset(
+    "the best policy for each kind of behaviour, by variation alone", "arXiv:1610.05729", MapElitesConfig(),
+    MapElitesHparams(), archive_agent, map_elites, _OVERRIDES, "Box", metric="archive/qd_score",
+    horizon=lambda config: config.episode_steps, individual=chosen_individual,
+)  # fmt: skip
+
+
 def _preset(config: DCRLConfig, summary: str, reference: str) -> Preset:
-    return Preset(
-        summary, reference, config, DCRLHparams(), archive_agent, dcrl_map_elites, _OVERRIDES, "Box",
-        metric="archive/qd_score",
-    )  # fmt: skip
+    return MAP_ELITES._replace(
+        summary=summary, reference=reference, config=config, hparams=DCRLHparams(), make=dcrl_map_elites
+    )
 
 
 PRESETS: dict[str, Preset] = {
-    "map_elites": Preset(
-        "the best policy for each kind of behaviour, by variation alone", "arXiv:1610.05729", MapElitesConfig(),
-        MapElitesHparams(), archive_agent, map_elites, _OVERRIDES, "Box", metric="archive/qd_score",
-    ),
+    "map_elites": MAP_ELITES,
     "pga_map_elites": _preset(
         DCRLConfig(num_pg=127, num_injected=1, conditioned=False),
         "MAP-Elites, half of whose offspring climb the critic of a TD3 agent", "Nilsson and Cully 2021",

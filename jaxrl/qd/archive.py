@@ -217,6 +217,27 @@ def individuals_at(archive: Archive, cell: jax.Array) -> tuple[Any, jax.Array, j
     return jax.tree.map(take, archive.genotypes), take(archive.fitness), take(archive.descriptors)
 
 
+def nearest_individual(archive: Archive, descriptor: Any, low: Any, high: Any) -> int:
+    """The cell to go to for what one would like to see done; outside of any transformation.
+
+    Args:
+      archive: of C cells.
+      descriptor: [D], what is to be done.
+      low, high: [D], bounds; distances are of descriptors scaled by them.
+    Returns:
+      The occupied cell whose centroid is nearest, or where there are no centroids, the nearest individual's place.
+    Raises:
+      ValueError: for a descriptor of another length or that is not finite, or if the archive is empty.
+    """
+    wanted, low, high = (np.asarray(values, np.float64) for values in (descriptor, low, high))
+    if wanted.shape != low.shape or not np.isfinite(wanted).all():
+        raise ValueError(f"descriptor = {wanted.tolist()}: expected {len(low)} finite numbers")
+    check_not_empty(archive)
+    places = archive.descriptors if isinstance(archive.centroids, tuple) else archive.centroids
+    apart = np.square((np.asarray(places) - wanted) / (high - low)).sum(-1)
+    return int(np.where(np.asarray(archive.occupied), apart, np.inf).argmin())
+
+
 def check_not_empty(archive: Archive) -> None:
     """Raises ValueError if no cell is occupied; says nothing of an archive that is being traced."""
     if not isinstance(archive.fitness, jax.core.Tracer) and not bool(np.isfinite(archive.fitness).any()):
