@@ -3,8 +3,8 @@
     python -m experiments.dcg_map_elites [--scale smoke|cpu|gpu|paper] [--tasks jaxrl/point_mass …] [--minutes 8]
 
 All four count every episode, the first population and those that only the agent sees included. Trains every seed
-(`runs/qd/SCALE/…`, resumable: with `--minutes` the command stops by itself, and the same command goes on), evaluates the
-archives again, and writes for every task `<out>/SCALE_TASK.json` (all seeds, means with 95 % bootstrap intervals,
+(`runs/qd/SCALE/…`, resumable: with `--minutes` the command stops by itself, and the same command goes on), evaluates
+the archives again, and writes for every task `<out>/SCALE_TASK.json` (all seeds, means with 95 % bootstrap intervals,
 Mann-Whitney tests with Holm's correction, settings, provenance), `.npz` (curves), `_curves.png` and `_archives.png`.
 
 On PointMass standing still pays most, so that whoever climbs one critic stands still, and a policy for each place needs

@@ -1,4 +1,4 @@
-"""Figures of `experiments.dcg_map_elites`, as the papers draw them: curves with intervals, and archives side by side."""
+"""Figures of `experiments.dcg_map_elites`, as the papers draw them: curves with intervals, archives side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What quality-diversity costs, beside qdax 0.5 and pyribs: `python -m experiments.benchmarks.qd [--quick] [--json PATH]`.
+"""What quality-diversity costs, beside qdax and pyribs: `python -m experiments.benchmarks.qd [--quick] [--json PATH]`.
 
 `make bench-peers` builds the peers' environment. Each side runs in processes of its own, the sides in turns.
 
@@ -53,7 +53,8 @@ SIZES = (
 )  # fmt: skip
 LIMITS = {
     "insert_ms_grid_4096_10000": "at most 2", "insert_ratio_qdax": "at least 100", "arm_evals_ratio_qdax": "at least 3",
-    "vmap8_over_8runs": "below 1", "dcrl_compile_ratio_qdax": "at most 0.5", "dcrl_compile_ratio_qdax_mended": "at most 0.5",
+    "vmap8_over_8runs": "below 1", "dcrl_compile_ratio_qdax": "at most 0.5",
+    "dcrl_compile_ratio_qdax_mended": "at most 0.5",
 }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def arm(batch: int, initial: int, iterations: int, pieces: int, side: int, joint
 
 
 def stretches(algorithm: Algorithm, iterations: int, pieces: int, seeds: int = 0) -> tuple[list[float], float, Any]:
-    """Seconds of each stretch of iterations, of compilation, and the last metrics; of one run, or seeds side by side."""
+    """Seconds of each stretch and of compilation, and the last metrics; of one run, or of seeds side by side."""
 
     def go(key: Any, state: Any, start: Any) -> Any:
         return train(key, algorithm, iterations, state, start)

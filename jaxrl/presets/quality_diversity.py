@@ -22,11 +22,12 @@ from jaxrl.networks import INITIALIZERS
 from jaxrl.presets.base import Preset, check_network
 from jaxrl.presets.continuous import TD3Config, TD3Hparams, check_td3
 from jaxrl.presets.policies import behaviour_of
-from jaxrl.qd.archive import elites, individuals_at, nearest_individual
+from jaxrl.qd.archive import Container, annealed, elites, individuals_at, nearest_individual
 from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes, scaled
 from jaxrl.qd.emitters import Emitter, iso_line
 from jaxrl.qd.map_elites import map_elites as map_elites_loop
 from jaxrl.qd.metrics import Evaluate
+from jaxrl.qd.novelty import dominated_novelty
 from jaxrl.qd.policy_gradient import Learner, policy_gradient
 from jaxrl.qd.tessellation import Tessellation, cvt_centroids, grid, voronoi
 from jaxrl.settings import check_at_least, check_choice, setting
@@ -38,6 +39,9 @@ _OURS = "jaxrl"
 _DCG = "Faldor et al. 2023, arXiv:2303.03832"
 _DCRL = "Faldor et al. 2025, arXiv:2401.08632, its code"
 _PGA = "Nilsson and Cully 2021"
+_CMA_MAE = "Fontaine and Nikolaidis 2023, arXiv:2205.10752"
+_DNS = "Bahlous-Boldi et al. 2025, arXiv:2502.00593"
+CONTAINERS = ("elites", "annealed", "dominated_novelty")
 _NETWORKS = ("hidden_sizes", "activation", "initializer", "torso")
 
 
@@ -57,12 +61,19 @@ class MapElitesConfig:
     activation: str = setting("relu", "tanh, relu, swish, gelu or elu", _DCRL)
     initializer: str = setting("lecun_uniform", "of networks: orthogonal or lecun_uniform", _DCRL)
     population_batch: int = setting(0, "policies evaluated side by side; 0 is all", _OURS)
+    container: str = setting("elites", f"what is kept: {', '.join(CONTAINERS)}", _DCRL)
+    num_neighbors: int = setting(3, "dominated_novelty: fitter individuals to which distances are averaged", _DNS)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "total_steps", "episode_steps", "num_initial", "num_ga", "num_cells", "num_samples")
-        check_at_least(self, 0, "population_batch", "centroid_seed")
+        check_at_least(
+            self, 1, "total_steps", "episode_steps", "num_initial", "num_cells", "num_samples", "num_neighbors"
+        )
+        check_at_least(self, 0, "population_batch", "centroid_seed", "num_ga")
         check_network(self)
         check_choice("initializer", self.initializer, INITIALIZERS)
+        check_choice("container", self.container, CONTAINERS)
+        if self.num_evaluations < 1:
+            raise ValueError("an iteration makes no individual: expected num_ga >= 1, or another operator's number")
         if self.num_updates < 1:
             raise ValueError(
                 f"total_steps = {self.total_steps} is less than one iteration of {self.num_evaluations} episodes; use "
@@ -102,6 +113,10 @@ class MapElitesHparams:
     iso_sigma: Any = setting(0.005, "deviation of the noise on parameters", _PGA, low=0.0)
     line_sigma: Any = setting(0.05, "deviation along the line between two parents, in their distances", _PGA, low=0.0)
     qd_offset: Any = setting(0.0, "added to every fitness in the QD score; minus the lowest there can be", _OURS)
+    threshold_rate: Any = setting(
+        0.01, "annealed: how fast thresholds follow what they let in", _CMA_MAE, low=0.0, high=1.0
+    )
+    threshold_minimum: Any = setting(0.0, "annealed: the first threshold; the lowest fitness there can be", _CMA_MAE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,13 +226,23 @@ def cells_of(config: MapElitesConfig, low: np.ndarray, high: np.ndarray) -> Tess
     return voronoi(_centroids(*asked), low, high)
 
 
+def container_of(config: MapElitesConfig, hp: MapElitesHparams, low: np.ndarray, high: np.ndarray) -> Container:
+    """What a configuration keeps; `num_cells` individuals where there are no cells."""
+    if config.container == "dominated_novelty":
+        return dominated_novelty(config.num_cells, config.num_neighbors)
+    cells = cells_of(config, low, high)
+    if config.container == "annealed":
+        return annealed(cells, hp.threshold_rate, hp.threshold_minimum)
+    return elites(cells)
+
+
 @functools.lru_cache(maxsize=16)
 def _centroids(seed: int, num: int, low: tuple[float, ...], high: tuple[float, ...], num_samples: int) -> np.ndarray:
     with jax.ensure_compile_time_eval():
         return np.asarray(cvt_centroids(jax.random.key(seed), num, np.array(low), np.array(high), num_samples))
 
 
-class _Parts:
+class Parts:
     """What a run is made of, for one environment."""
 
     def __init__(self, env: Environment, config: Any, env_params: Any) -> None:
@@ -245,9 +270,9 @@ class _Parts:
         def first(key: Key) -> Params:
             return jax.vmap(self.init_policy)(jax.random.split(key, config.num_initial))
 
-        cells = elites(cells_of(config, self.low, self.high))
+        container = container_of(config, hp, self.low, self.high)
         spread = spread or in_chunks(config.population_batch)
-        return _with_returns(map_elites_loop(evaluate, emitter, cells, first, len(self.low), spread, hp.qd_offset))
+        return _with_returns(map_elites_loop(evaluate, emitter, container, first, len(self.low), spread, hp.qd_offset))
 
 
 def map_elites(
@@ -270,7 +295,7 @@ def map_elites(
     References:
       Vassiliades et al. 2018, arXiv:1610.05729 (CVT-MAP-Elites), with the settings of arXiv:2401.08632.
     """
-    parts = _Parts(env, config, env_params)
+    parts = Parts(env, config, env_params)
     return parts.algorithm(iso_line(config.num_ga, hp.iso_sigma, hp.line_sigma), hp, spread, keep_transitions=False)
 
 
@@ -291,7 +316,7 @@ def dcrl_map_elites(
     References:
       Faldor et al. 2025, arXiv:2401.08632.
     """
-    parts = _Parts(env, config, env_params)
+    parts = Parts(env, config, env_params)
     num_told = len(parts.low) if config.conditioned else 0
     num_obs = parts.obs_space.shape[0]
     told_space = Box(-jnp.inf, jnp.inf, (num_obs + num_told,))
@@ -312,12 +337,12 @@ def dcrl_map_elites(
 
 def archive_agent(env: Environment, config: Any, hp: Any, env_params: Any = None) -> Agent:
     """Plays an individual of the archive; its state is the genotype."""
-    return _Parts(env, config, env_params).agent
+    return Parts(env, config, env_params).agent
 
 
 def archive_evaluation(env: Environment, config: Any, env_params: Any = None) -> Evaluate:
     """How a run evaluates an individual, as `evaluate_again` and `map_elites` of `jaxrl.qd` take it: one episode."""
-    parts = _Parts(env, config, env_params)
+    parts = Parts(env, config, env_params)
     return parts.evaluation(keep_transitions=False)
 
 

@@ -106,7 +106,7 @@ def elites(cells: Tessellation) -> Container:
     return Container(init, insert)
 
 
-def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: float) -> Container:
+def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: jax.Array | float) -> Container:
     """Cells whose threshold rises slowly: an individual above it is kept, `t <- (1 - a) t + a f`.
 
     A batch is inserted one by one, in its order. With a = 1 this is `elites`, above `minimum`.
@@ -114,7 +114,7 @@ def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: flo
     Args:
       cells: of descriptor space.
       learning_rate: a, in [0, 1]; may be traced.
-      minimum: the first threshold; -inf only with a = 1, since what is averaged with it stays there.
+      minimum: the first threshold; may be traced. -inf only with a = 1, since what is averaged with it stays there.
     Raises:
       ValueError: for such a minimum.
     References:
@@ -123,7 +123,8 @@ def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: flo
     """
     if isinstance(learning_rate, float | int) and not 0.0 <= learning_rate <= 1.0:
         raise ValueError(f"learning_rate = {learning_rate:g}: expected a number in [0, 1]")
-    if not np.isfinite(minimum) and not (isinstance(learning_rate, float | int) and learning_rate == 1.0):
+    at_once = isinstance(learning_rate, float | int) and learning_rate == 1.0
+    if isinstance(minimum, float | int) and not np.isfinite(minimum) and not at_once:
         raise ValueError(f"minimum = {minimum:g}: expected a finite threshold unless learning_rate is 1")
 
     def init(genotypes: Any, num_dimensions: int) -> Archive:

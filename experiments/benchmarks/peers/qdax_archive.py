@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import sys
 import time
@@ -71,7 +72,7 @@ def dcrl(num_steps: int, sizes: dict[str, Any], iterations: int) -> dict[str, An
     """
     reason = None
     try:
-        import qdax.core.emitters.dcrl_me_emitter
+        importlib.import_module("qdax.core.emitters.dcrl_me_emitter")
     except (ImportError, AttributeError) as error:
         reason = f"qdax.core.emitters.dcrl_me_emitter does not import: {error}"
         for name in [name for name in sys.modules if name.startswith(("qdax.tasks.brax.v1", "brax.v1"))]:
