@@ -243,7 +243,7 @@ def _centroids(seed: int, num: int, low: tuple[float, ...], high: tuple[float, .
 
 
 class Parts:
-    """What a run is made of, for one environment."""
+    """What a run over policies is made of, for one environment."""
 
     def __init__(self, env: Environment, config: Any, env_params: Any) -> None:
         self.env_params = env.default_params if env_params is None else env_params
@@ -256,15 +256,18 @@ class Parts:
         self.config = config
 
     def init_policy(self, key: Key) -> Params:
+        """A random policy."""
         return self.networks.actor.init(key, jnp.zeros((1, *self.obs_space.shape)))
 
     def evaluation(self, keep_transitions: bool) -> Evaluate:
+        """One episode of one individual."""
         return episodes(
             self.agent, self.env, self.env_params, 1, self.config.episode_steps,
             behaviour=self.behaviour, keep_transitions=keep_transitions,
         )  # fmt: skip
 
     def algorithm(self, emitter: Emitter, hp: Any, spread: Spread | None, keep_transitions: bool) -> Algorithm:
+        """MAP-Elites with an emitter."""
         config, evaluate = self.config, self.evaluation(keep_transitions)
 
         def first(key: Key) -> Params:
