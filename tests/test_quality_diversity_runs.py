@@ -11,6 +11,7 @@ import pytest
 from helpers import assert_trees_equal, interrupted
 
 import jaxrl
+from experiments.dcg_map_elites import SCALES, asked
 from jaxrl.cli import main
 from jaxrl.progress import _score
 from jaxrl.runner import Options
@@ -109,3 +110,15 @@ def test_what_nobody_does_is_refused(filled: Path, tmp_path: Path) -> None:
     jaxrl.run("ppo", "jaxrl/point_mass", out=tmp_path / "ppo", settings=settings, progress=False)
     with pytest.raises(ValueError, match="fills no archive; map_elites"):
         jaxrl.load_run(tmp_path / "ppo").policy(descriptor=[0.0, 0.0])
+
+
+@pytest.mark.slow
+def test_being_told_where_to_go_fills_the_archive() -> None:
+    """Three seeds of 1,984 episodes: coverage of DCRL-ME above 60 %, then PGA-ME, then ME."""
+    coverage = {}
+    for preset in ("map_elites", "pga_map_elites", "dcrl_map_elites"):
+        settings = asked(preset, "jaxrl/point_mass", SCALES["cpu"]["jaxrl/point_mass"]).all_settings
+        found = jaxrl.run(preset, "jaxrl/point_mass", seeds=3, settings=settings, progress=False)
+        coverage[preset] = found.metrics["archive/coverage"][0, :, -1].mean()
+    assert coverage["dcrl_map_elites"] >= 0.6
+    assert coverage["dcrl_map_elites"] > coverage["pga_map_elites"] > coverage["map_elites"]
