@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS_VENV := .venv-rejax
+PEER_NAMES := rejax qdax
 WHEEL_VENV := .venv-wheel
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -19,7 +19,7 @@ CREATED := $(VENV)/.created
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 NOTEBOOKS := $(VENV)/.installed-notebooks
-PEERS := $(PEERS_VENV)/.installed
+PEERS := $(PEER_NAMES:%=.venv-%/.installed)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test thorough slow lint format types doctest notebooks execute-notebooks wheel-test bench-peers clean
@@ -34,7 +34,7 @@ help:
 	@echo "make notebooks    run the notebooks' scripts on a small budget"
 	@echo "make execute-notebooks  write each script into its .ipynb and execute that in full, outputs included"
 	@echo "make wheel-test   build the wheel, install it into a fresh environment, use it there"
-	@echo "make bench-peers  build $(PEERS_VENV), in which the benchmark runs rejax"
+	@echo "make bench-peers  build .venv-rejax and .venv-qdax, in which benchmarks run rejax, qdax and pyribs"
 	@echo "make clean        remove environments, builds and caches; runs/ stays"
 
 # A directory that venv left half made has no stamp, so it is built again from nothing.
@@ -109,15 +109,17 @@ wheel-test: $(CREATED)
 	cd $(WHEEL_VENV) && bin/python -I -c 'import jaxrl, jaxrl_envs; print(jaxrl.__file__, jaxrl_envs.__file__)'
 	cd $(WHEEL_VENV) && bin/jaxrl --help
 
-$(PEERS): experiments/benchmarks/peers/rejax.txt
-	rm -rf $(PEERS_VENV)
-	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+$(PEERS): .venv-%/.installed: experiments/benchmarks/peers/%.txt
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet -r $<
 	@touch $@
 
 bench-peers: $(PEERS)
-	@echo "$(PEERS_VENV) holds $$($(PEERS_VENV)/bin/python -m pip freeze | grep -i '^rejax==')"
+	@for name in $(PEER_NAMES); do \
+		echo ".venv-$$name holds $$(.venv-$$name/bin/python -m pip freeze | grep -iE "^($$name|ribs)==" | xargs)"; \
+	done
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(WHEEL_VENV) build dist .jax_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEER_NAMES:%=.venv-%) $(WHEEL_VENV) build dist .jax_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

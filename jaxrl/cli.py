@@ -50,6 +50,13 @@ Distributed = Annotated[
 ]
 Cell = Annotated[int | None, arg(metavar="I", help="Cell of the grid; by default the best.")]
 Seed = Annotated[int | None, arg(metavar="SEED", help="Which of the run's seeds; by default the first.")]
+Descriptor = Annotated[
+    str | None,
+    arg(
+        metavar="X,Y,…",
+        help="Of an archive the individual whose cell is nearest to this descriptor; by default the fittest.",
+    ),
+]
 
 
 def train(
@@ -186,12 +193,13 @@ def evaluate(
     episodes: Annotated[int, arg(metavar="N", help="Greedy episodes.")] = 32,
     cell: Cell = None,
     seed: Seed = None,
+    descriptor: Descriptor = None,
 ) -> None:
     """Play a trained policy, without exploration, and print its returns."""
     _start()
     import jaxrl
 
-    played = jaxrl.load_run(run).evaluate(episodes, cell, seed)
+    played = jaxrl.load_run(run).evaluate(episodes, cell, seed, descriptor=_numbers(descriptor))
     ended = "" if played.ended.all() else f"; {(~played.ended).sum()} did not end"
     print(
         f"{episodes} greedy episodes: return mean {played.returns.mean():.2f}, std {played.returns.std():.2f}, "
@@ -206,12 +214,16 @@ def render(
     cell: Cell = None,
     seed: Seed = None,
     max_steps: Annotated[int, arg(metavar="N", help="Longest episode shown.")] = 500,
+    descriptor: Descriptor = None,
 ) -> None:
-    """Write a replay of one greedy episode."""
+    """Write a replay of one greedy episode.
+
+    Example: jaxrl render runs/archive --descriptor 10,-5 --out there.html
+    """
     _start()
     import jaxrl
 
-    print(jaxrl.load_run(run).render(out, cell, seed, max_steps=max_steps))
+    print(jaxrl.load_run(run).render(out, cell, seed, max_steps=max_steps, descriptor=_numbers(descriptor)))
 
 
 def rule(
@@ -395,6 +407,15 @@ def parse_grid(texts: tuple[str, ...]) -> dict[str, list[Any]]:
         name: [parse_value(value) for value in values.split(",") if value]
         for name, values in parse_assignments(texts).items()
     }
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"descriptor = {text!r}: expected numbers, as in --descriptor 0.5,-0.25") from None
 
 
 def _sweep(

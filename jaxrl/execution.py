@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl import checkpoint, hosts
 from jaxrl.algorithm import Algorithm, init, train, with_evaluation
+from jaxrl.env import time_limit
 from jaxrl.evaluation import evaluate
 from jaxrl.files import read_json, write_json
 from jaxrl.plan import ENV_PREFIX, Plan, Program
@@ -104,10 +105,11 @@ def make_algorithm(preset: Preset, env: Any, config: Any, numbers: dict[str, Any
     algorithm = preset.make(env, config, hp, env_params)
     if not evaluations:
         return algorithm
-    agent = preset.agent(env, config, hp, env_params)
+    agent, horizon = preset.agent(env, config, hp, env_params), preset.horizon(config)
+    played = env if horizon is None else time_limit(env, horizon)
 
     def measure(key: jax.Array, state: Any) -> dict[str, jax.Array]:
-        episodes = evaluate(key, agent, state.agent, env, env_params, EVALUATION_EPISODES)
+        episodes = evaluate(key, agent, state.agent, played, env_params, EVALUATION_EPISODES)
         return {"return": episodes.returns.mean(), "length": episodes.lengths.mean()}
 
     num_updates = config.num_updates

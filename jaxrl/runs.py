@@ -20,6 +20,7 @@ import numpy as np
 from jaxrl import checkpoint, hosts
 from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
+from jaxrl.env import time_limit
 from jaxrl.evaluation import Episodes, evaluate, record
 from jaxrl.execution import Execution, Options, split_numbers
 from jaxrl.files import read_json, to_json, write_json
@@ -129,6 +130,16 @@ class _Opened(NamedTuple):
     origin: dict[str, Any]
 
 
+class _Found(NamedTuple):
+    """Who plays, with which parameters of the environment, for how long at most, and who that is."""
+
+    agent: Any
+    state: Any
+    env_params: Any
+    horizon: int | None
+    about: str
+
+
 class Run:
     """A finished or interrupted run, opened from its directory.
 
@@ -154,20 +165,48 @@ class Run:
             raise ValueError(f"{self.path} has not finished; `jaxrl resume {self.path}` first")
         return Results.load(self.path)
 
-    def policy(self, cell: int | None = None, seed: int | None = None) -> tuple[Any, Any, Any]:
+    def policy(
+        self, cell: int | None = None, seed: int | None = None, descriptor: Sequence[float] | None = None
+    ) -> tuple[Any, Any, Any]:
         """One trained policy.
 
         Args:
           cell: index of the grid's cell; by default the best one.
           seed: one of the plan's seeds; by default the first.
+          descriptor: [D], what the policy is to do: of an archive the individual of the nearest cell that is occupied;
+            by default the fittest.
         Returns:
           The agent, its state, and the parameters of the environment.
+        Raises:
+          ValueError: for a cell or seed that is not there, or a descriptor where there is no archive, or of another
+            length.
         """
+        found = self._found(cell, seed, descriptor)
+        return found.agent, found.state, found.env_params
+
+    def state(self, cell: int | None = None, seed: int | None = None) -> Any:
+        """The state of one run of the algorithm, as of its newest checkpoint: its archive, for instance.
+
+        Args:
+          cell, seed: as of `policy`.
+        """
+        return self._state(*self._member(cell, seed))
+
+    def _found(self, cell: int | None, seed: int | None, descriptor: Sequence[float] | None) -> _Found:
         part, column, seed = self._member(cell, seed)
         numbers = {name: values[column] for name, values in part.program.numbers.items()}
         hp, env_params = split_numbers(self._preset, self.env, numbers)
-        agent = self._preset.agent(self.env, part.program.config, hp, env_params)
-        return agent, self._state(part, column, seed).agent, env_params
+        config = part.program.config
+        agent = self._preset.agent(self.env, config, hp, env_params)
+        state, about = self._state(part, column, seed), ""
+        if descriptor is None:
+            chosen = state.agent
+        elif self._preset.individual is None:
+            known = ", ".join(name for name, preset in PRESETS.items() if preset.individual)
+            raise ValueError(f"{self.path} is a run of {self.plan.algorithm}, which fills no archive; {known} do")
+        else:
+            chosen, about = self._preset.individual(self.env, config, env_params, state, descriptor)
+        return _Found(agent, chosen, env_params, self._preset.horizon(config), about)
 
     def rule(self, cell: int | None = None, seed: int | None = None) -> Rule:
         """One learned rule, for `jaxrl.save_rule`; its provenance says how it was learnt, with the curve.
@@ -236,12 +275,24 @@ class Run:
         return part.restore(row)
 
     def evaluate(
-        self, num_episodes: int = 32, cell: int | None = None, seed: int | None = None, key: int = 0
+        self,
+        num_episodes: int = 32,
+        cell: int | None = None,
+        seed: int | None = None,
+        key: int = 0,
+        descriptor: Sequence[float] | None = None,
     ) -> Episodes:
-        """Whole greedy episodes of one trained policy; leaves [num_episodes]."""
-        agent, state, env_params = self.policy(cell, seed)
-        play = jax.jit(lambda k, s: evaluate(k, agent, s, self.env, env_params, num_episodes))
-        return jax.tree.map(np.asarray, play(_stream("evaluate", key), state))
+        """Whole greedy episodes of one trained policy, as long as in training; leaves [num_episodes].
+
+        Args:
+          num_episodes: N.
+          cell, seed, descriptor: as of `policy`.
+          key: of the episodes.
+        """
+        found = self._found(cell, seed, descriptor)
+        env = self.env if found.horizon is None else time_limit(self.env, found.horizon)
+        play = jax.jit(lambda k, s: evaluate(k, found.agent, s, env, found.env_params, num_episodes))
+        return jax.tree.map(np.asarray, play(_stream("evaluate", key), found.state))
 
     def render(
         self,
@@ -250,22 +301,34 @@ class Run:
         seed: int | None = None,
         key: int = 0,
         max_steps: int = 500,
+        descriptor: Sequence[float] | None = None,
     ) -> Path:
-        """Writes a replay of one greedy episode of one trained policy: `.gif`, or `.html` with a player."""
+        """Writes a replay of one greedy episode of one trained policy: `.gif`, or `.html` with a player.
+
+        Args:
+          path: the file; by default `figures/replay.gif` in the run's directory.
+          cell, seed, descriptor: as of `policy`.
+          key: of the episode.
+          max_steps: after which it is cut, where it is not over before.
+        """
         from jaxrl.rendering import Trajectory, render
 
-        agent, state, env_params = self.policy(cell, seed)
-        play = jax.jit(lambda k, s: record(k, agent, s, self.env, env_params, max_steps))
-        rows = jax.tree.map(np.asarray, play(_stream("render", key), state))
+        found = self._found(cell, seed, descriptor)
+        env_params = found.env_params
+        whole = found.horizon is not None and found.horizon <= max_steps
+        num_steps = min(max_steps, found.horizon or max_steps)
+        play = jax.jit(lambda k, s: record(k, found.agent, s, self.env, env_params, num_steps))
+        rows = jax.tree.map(np.asarray, play(_stream("render", key), found.state))
         ends = np.flatnonzero(rows["done"])
-        length = int(ends[0]) + 1 if len(ends) else max_steps
+        length = int(ends[0]) + 1 if len(ends) else num_steps
         cut = jax.tree.map(lambda leaf: leaf[:length], rows)
         trajectory = Trajectory(cut["states"], cut["obs"], cut["action"], cut["reward"], length)
         target = Path(path) if path is not None else self.path / "figures" / "replay.gif"
         target.parent.mkdir(parents=True, exist_ok=True)
         seed = self.plan.seeds[0] if seed is None else seed
         caption = f"{self.plan.algorithm} on {self.plan.env}, seed {seed}, return {cut['reward'].sum():.1f}"
-        caption += "" if len(ends) else f" (cut after {max_steps} steps)"
+        caption += f", {found.about}" if found.about else ""
+        caption += "" if len(ends) or whole else f" (cut after {max_steps} steps)"
         return render(self.plan.env, self.env, env_params, trajectory, target, caption=caption)
 
 

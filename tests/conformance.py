@@ -194,14 +194,15 @@ TINY_LEARNER: dict[str, Any] = {
 
 
 def _archive(preset: str, **changes: Any) -> Case:
-    tiny = TINY_ARCHIVE if preset == "map_elites" else TINY_LEARNER
-    sweeps = {"iso_sigma": (0.3, 1.0)} if preset == "map_elites" else {"critic_learning_rate": (1e-3, 1e-2)}
+    learns = preset not in ("map_elites", "cma_map_elites")
+    tiny = TINY_LEARNER if learns else TINY_ARCHIVE
+    sweeps = {"critic_learning_rate": (1e-3, 1e-2)} if learns else {"iso_sigma": (0.3, 1.0)}
     sweeps = {"line_sigma": (0.1, 0.5), **sweeps}
 
     def scale(env: Any, reward: Any) -> tuple[Any, Any]:
         return ScaledRewards(env, reward), env.default_params
 
-    return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale, exact=preset == "map_elites")
+    return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale, exact=not learns)
 
 
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
@@ -261,6 +262,7 @@ CASES: dict[str, Case] = {
     "map_elites": _archive("map_elites", num_ga=8),
     "pga_map_elites": _archive("pga_map_elites", num_injected=1, num_ga=16, num_initial=4),
     "dcg_map_elites": _archive("dcg_map_elites", num_probes=2, num_ga=8, num_initial=4),
+    "cma_map_elites": _archive("cma_map_elites", population=6, num_strategies=2, num_ga=2, container="annealed"),
     "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }

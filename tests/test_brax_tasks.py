@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,6 +24,19 @@ SIZES = {
 
 def test_every_task_has_a_name() -> None:
     assert set(BRAX_TASKS) == set(TASKS) == set(SIZES)
+
+
+def test_bounds_are_the_published_ones() -> None:
+    """Of the humanoid's two published bounds, 10 and 30, ours are those of its 1,000 steps."""
+    reached = {name: (task.reach, task.num_steps) for name, task in TASKS.items() if not task.feet}
+    assert reached == {"ant_omni": (30.0, 250), "anttrap_omni": (30.0, 250), "humanoid_omni": (10.0, 1000)}
+
+
+def test_who_runs_far_ends_at_the_border() -> None:
+    """Positions are clipped, so that nobody leaves the descriptor's box."""
+    env = make_env("brax/ant_omni")
+    body = SimpleNamespace(x=SimpleNamespace(pos=jnp.array([[45.0, -31.0, 0.5]])))
+    np.testing.assert_array_equal(env._see(SimpleNamespace(pipeline_state=body)), [30.0, -30.0])
 
 
 def played(name: str, num_steps: int = 6) -> Any:

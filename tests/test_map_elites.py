@@ -210,6 +210,21 @@ def test_only_offspring_that_enter_are_kept_but_all_are_counted() -> None:
     assert int(after.num_evaluations) == 6
 
 
+def test_keys_of_emitting_and_of_learning_are_not_the_same() -> None:
+    """A key that were kept in the state, and used for both, would give a learner the batches that offspring had."""
+
+    def update(key: Any, state: Any, archive: Any, genotypes: Any, info: Any, *outcome: Any) -> Any:
+        return state, {"key/update": jax.random.bits(key), "key/emit": info}
+
+    parts = (Operator("probe", 2),)
+    emit = lambda key, state, archive: (jnp.full((2, 2), 0.5), jax.random.bits(key))  # noqa: E731
+    algorithm = on_task(sphere, 2, 2, 1, emitter=Emitter(parts, lambda *given: (), emit, update), first=1)
+    state, metrics = train(KEY, algorithm, 3)
+    drawn = np.concatenate([metrics["key/emit"], metrics["key/update"]])
+    assert len(set(drawn.tolist())) == 6
+    assert not any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state))
+
+
 def test_failures_are_counted_and_not_kept() -> None:
     def evaluate(key: Any, own_key: Any, x: jax.Array) -> Evaluation:
         return Evaluation(jnp.where(x[0] < 0.5, NAN, x[0]), x[:1], 2.0)

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = [ROOT / "constraints.txt", ROOT / "experiments" / "benchmarks" / "peers" / "rejax.txt"]
+PEERS = ROOT / "experiments" / "benchmarks" / "peers"
+PINS = [ROOT / "constraints.txt", PEERS / "rejax.txt", PEERS / "qdax.txt"]
 PINNED_EXTRAS = ("dev", "notebooks", "results")
 
 
@@ -45,8 +46,13 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
         assert requirement.specifier.contains(version, prereleases=True), f"{text} excludes the pinned {version}"
 
 
-def test_benchmark_peer_is_the_announced_version() -> None:
-    assert read_pins(PINS[1])["rejax"] == "0.1.3"
+def test_benchmark_peers_are_the_announced_versions() -> None:
+    assert read_pins(PEERS / "rejax.txt")["rejax"] == "0.1.3"
+    held = read_pins(PEERS / "qdax.txt")
+    assert (held["qdax"], held["ribs"]) == ("0.5.0", "0.12.0")
+    # Both sides of that comparison run on the same JAX and Brax.
+    ours = read_pins(ROOT / "constraints.txt")
+    assert [held[name] for name in ("jax", "jaxlib", "brax")] == [ours[name] for name in ("jax", "jaxlib", "brax")]
 
 
 def test_version_is_stated_once_and_the_same() -> None:

@@ -344,12 +344,30 @@ def test_a_blind_actor_sees_zeros_and_its_critic_does_not() -> None:
     assert not np.array_equal(critics[0][:, 4:6], critics[1][:, 4:6])
 
 
+@pytest.mark.parametrize("preset", ["map_elites", "pga_map_elites", "dcrl_map_elites", "cma_map_elites"])
+def test_every_container_is_a_setting_of_every_preset(preset: str) -> None:
+    """From shapes alone: thresholds of CMA-MAE, cells of MAP-Elites, and neither of them."""
+    sizes = {"episode_steps": 5, "num_cells": 12, "num_samples": 50}
+    for name, num_cells, thresholds in (("elites", 12, 0), ("annealed", 12, 12), ("dominated_novelty", 0, 0)):
+        config = dataclasses.replace(PRESETS[preset].config, container=name, **sizes)
+        algorithm = PRESETS[preset].make(PointMass(), config, PRESETS[preset].hparams, None)
+        state = jax.eval_shape(algorithm.init, KEY)
+        jax.eval_shape(algorithm.step, KEY, state, jnp.int32(0))
+        assert state.archive.fitness.shape == (12,)
+        assert np.size(state.archive.thresholds) == thresholds
+        assert len(getattr(state.archive.centroids, "shape", [0])) == (2 if num_cells else 1)
+
+
 # ----------------------------------------------------------------------------------------------------- bad input
 
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="buffer_size = 100 holds less than one iteration of 12800"):
         dataclasses.replace(PRESETS["dcrl_map_elites"].config, buffer_size=100, episode_steps=50)
+    with pytest.raises(ValueError, match="container = 'box'"):
+        dataclasses.replace(PRESETS["map_elites"].config, container="box")
+    with pytest.raises(ValueError, match="makes no individual"):
+        dataclasses.replace(PRESETS["map_elites"].config, num_ga=0)
     with pytest.raises(ValueError, match="pg_command = 'mine'"):
         dataclasses.replace(PRESETS["dcrl_map_elites"].config, pg_command="mine")
     with pytest.raises(ValueError, match="num_pg = -1"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import assert_trees_equal
 
-from jaxrl.qd.archive import Archive, Container, annealed, elites, select
+from jaxrl.qd.archive import Archive, Container, annealed, elites, nearest_individual, select
 from jaxrl.qd.novelty import dominated_novelty, novelty_of_dominated
 from jaxrl.qd.tessellation import Tessellation, cvt_centroids, grid, nearest, voronoi
 
@@ -368,3 +368,25 @@ def test_batches_that_do_not_fit_are_refused(container: Container) -> None:
 def test_dimensions_of_cells_and_descriptors_must_agree() -> None:
     with pytest.raises(ValueError, match="3 numbers"):
         elites(CELLS).init(jnp.zeros((1, 2)), 3)
+
+
+def test_the_nearest_individual_by_hand() -> None:
+    """By centroid, in shares of the bounds; empty cells are nobody's; without cells by the descriptors themselves."""
+    low, high = [0.0, 0.0], [1.0, 10.0]
+    rows = jnp.zeros((2, 1))
+    fitness, descriptors = jnp.zeros(2), jnp.array([[0.2, 9.0], [0.6, 1.0]])
+    cells = elites(
+        grid(low, high, [2, 2])
+    )  # centroids (.25, 2.5), (.25, 7.5), (.75, 2.5), (.75, 7.5); 1 and 2 are full
+    archive, _ = cells.insert(cells.init(rows, 2), rows, fitness, descriptors)
+    assert nearest_individual(archive, [0.3, 9.0], low, high) == 1
+    assert nearest_individual(archive, [0.7, 3.0], low, high) == 2
+    assert nearest_individual(archive, [0.9, 6.0], low, high) == 2  # 3 is empty: (.15, .35) from 2, (.65, .15) from 1
+    free = dominated_novelty(4)
+    archive, _ = free.insert(free.init(rows, 2), rows, fitness, descriptors)
+    found = nearest_individual(archive, [0.5, 0.0], low, high)
+    np.testing.assert_allclose(archive.descriptors[found], [0.6, 1.0], rtol=1e-6)
+    with pytest.raises(ValueError, match="expected 2 finite numbers"):
+        nearest_individual(archive, [0.5], low, high)
+    with pytest.raises(ValueError, match="the archive is empty"):
+        nearest_individual(free.init(rows, 2), [0.5, 0.0], low, high)

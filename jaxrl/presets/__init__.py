@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxrl.presets import (
+    archive_strategies,
     continuous,
     evolved,
     meta,
@@ -12,6 +13,7 @@ from jaxrl.presets import (
     quality_diversity,
     strategies,
 )
+from jaxrl.presets.archive_strategies import CMAMapElitesConfig, CMAMapElitesHparams, cma_map_elites
 from jaxrl.presets.base import Preset
 from jaxrl.presets.continuous import (
     DSACTConfig,
@@ -73,11 +75,14 @@ PRESETS: dict[str, Preset] = {
     **meta.PRESETS,
     **evolved.PRESETS,
     **quality_diversity.PRESETS,
+    **archive_strategies.PRESETS,
     **neuroevolution.PRESETS,
     **strategies.PRESETS,
 }
 
 __all__ = [
+    "CMAMapElitesConfig",
+    "CMAMapElitesHparams",
     "DCRLConfig",
     "DCRLHparams",
     "DQNConfig",
@@ -115,6 +120,7 @@ __all__ = [
     "TD3Config",
     "TD3Hparams",
     "a2c",
+    "cma_map_elites",
     "dcrl_map_elites",
     "deep_ga",
     "dqn",

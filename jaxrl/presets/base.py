@@ -29,6 +29,10 @@ class Preset(NamedTuple):
       champion: `(env, config, state) -> {"genome", "codec", "fitness"}` and "settings", those of the network, for
         algorithms whose policies are lists of seeds; else `None`.
       metric: what runs are judged by.
+      horizon: `(config) -> steps` after which the algorithm itself cuts episodes, or `None`: its policies are evaluated
+        and shown in episodes of that length.
+      individual: `(env, config, env_params, state, descriptor [D]) -> (agent_state, text)`, for algorithms that fill an
+        archive: who in it does about that, and which one that is, for people to read; else `None`.
     """
 
     summary: str
@@ -43,6 +47,8 @@ class Preset(NamedTuple):
     rule: Callable[[Any, Any], Rule] | None = None
     champion: Callable[[Environment, Any, Any], dict[str, Any]] | None = None
     metric: str = "episode/return"
+    horizon: Callable[[Any], int | None] = lambda config: None
+    individual: Callable[..., tuple[Any, str]] | None = None
 
 
 class OnPolicyLengths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,10 +22,12 @@ from jaxrl.networks import INITIALIZERS
 from jaxrl.presets.base import Preset, check_network
 from jaxrl.presets.continuous import TD3Config, TD3Hparams, check_td3
 from jaxrl.presets.policies import behaviour_of
-from jaxrl.qd.archive import elites
-from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes
+from jaxrl.qd.archive import Container, annealed, elites, individuals_at, nearest_individual
+from jaxrl.qd.conditioning import PolicyGradientNumbers, PolicyGradientSizes, scaled
 from jaxrl.qd.emitters import Emitter, iso_line
 from jaxrl.qd.map_elites import map_elites as map_elites_loop
+from jaxrl.qd.metrics import Evaluate
+from jaxrl.qd.novelty import dominated_novelty
 from jaxrl.qd.policy_gradient import Learner, policy_gradient
 from jaxrl.qd.tessellation import Tessellation, cvt_centroids, grid, voronoi
 from jaxrl.settings import check_at_least, check_choice, setting
@@ -36,6 +39,9 @@ _OURS = "jaxrl"
 _DCG = "Faldor et al. 2023, arXiv:2303.03832"
 _DCRL = "Faldor et al. 2025, arXiv:2401.08632, its code"
 _PGA = "Nilsson and Cully 2021"
+_CMA_MAE = "Fontaine and Nikolaidis 2023, arXiv:2205.10752"
+_DNS = "Bahlous-Boldi et al. 2025, arXiv:2502.00593"
+CONTAINERS = ("elites", "annealed", "dominated_novelty")
 _NETWORKS = ("hidden_sizes", "activation", "initializer", "torso")
 
 
@@ -55,12 +61,19 @@ class MapElitesConfig:
     activation: str = setting("relu", "tanh, relu, swish, gelu or elu", _DCRL)
     initializer: str = setting("lecun_uniform", "of networks: orthogonal or lecun_uniform", _DCRL)
     population_batch: int = setting(0, "policies evaluated side by side; 0 is all", _OURS)
+    container: str = setting("elites", f"what is kept: {', '.join(CONTAINERS)}", _DCRL)
+    num_neighbors: int = setting(3, "dominated_novelty: fitter individuals to which distances are averaged", _DNS)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "total_steps", "episode_steps", "num_initial", "num_ga", "num_cells", "num_samples")
-        check_at_least(self, 0, "population_batch", "centroid_seed")
+        check_at_least(
+            self, 1, "total_steps", "episode_steps", "num_initial", "num_cells", "num_samples", "num_neighbors"
+        )
+        check_at_least(self, 0, "population_batch", "centroid_seed", "num_ga")
         check_network(self)
         check_choice("initializer", self.initializer, INITIALIZERS)
+        check_choice("container", self.container, CONTAINERS)
+        if self.num_evaluations < 1:
+            raise ValueError("an iteration makes no individual: expected num_ga >= 1, or another operator's number")
         if self.num_updates < 1:
             raise ValueError(
                 f"total_steps = {self.total_steps} is less than one iteration of {self.num_evaluations} episodes; use "
@@ -100,6 +113,10 @@ class MapElitesHparams:
     iso_sigma: Any = setting(0.005, "deviation of the noise on parameters", _PGA, low=0.0)
     line_sigma: Any = setting(0.05, "deviation along the line between two parents, in their distances", _PGA, low=0.0)
     qd_offset: Any = setting(0.0, "added to every fitness in the QD score; minus the lowest there can be", _OURS)
+    threshold_rate: Any = setting(
+        0.01, "annealed: how fast thresholds follow what they let in", _CMA_MAE, low=0.0, high=1.0
+    )
+    threshold_minimum: Any = setting(0.0, "annealed: the first threshold; the lowest fitness there can be", _CMA_MAE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,14 +226,24 @@ def cells_of(config: MapElitesConfig, low: np.ndarray, high: np.ndarray) -> Tess
     return voronoi(_centroids(*asked), low, high)
 
 
+def container_of(config: MapElitesConfig, hp: MapElitesHparams, low: np.ndarray, high: np.ndarray) -> Container:
+    """What a configuration keeps; `num_cells` individuals where there are no cells."""
+    if config.container == "dominated_novelty":
+        return dominated_novelty(config.num_cells, config.num_neighbors)
+    cells = cells_of(config, low, high)
+    if config.container == "annealed":
+        return annealed(cells, hp.threshold_rate, hp.threshold_minimum)
+    return elites(cells)
+
+
 @functools.lru_cache(maxsize=16)
 def _centroids(seed: int, num: int, low: tuple[float, ...], high: tuple[float, ...], num_samples: int) -> np.ndarray:
     with jax.ensure_compile_time_eval():
         return np.asarray(cvt_centroids(jax.random.key(seed), num, np.array(low), np.array(high), num_samples))
 
 
-class _Parts:
-    """What a run is made of, for one environment."""
+class Parts:
+    """What a run over policies is made of, for one environment."""
 
     def __init__(self, env: Environment, config: Any, env_params: Any) -> None:
         self.env_params = env.default_params if env_params is None else env_params
@@ -229,21 +256,26 @@ class _Parts:
         self.config = config
 
     def init_policy(self, key: Key) -> Params:
+        """A random policy."""
         return self.networks.actor.init(key, jnp.zeros((1, *self.obs_space.shape)))
 
-    def algorithm(self, emitter: Emitter, hp: Any, spread: Spread | None, keep_transitions: bool) -> Algorithm:
-        config = self.config
-        evaluate = episodes(
-            self.agent, self.env, self.env_params, 1, config.episode_steps,
+    def evaluation(self, keep_transitions: bool) -> Evaluate:
+        """One episode of one individual."""
+        return episodes(
+            self.agent, self.env, self.env_params, 1, self.config.episode_steps,
             behaviour=self.behaviour, keep_transitions=keep_transitions,
         )  # fmt: skip
+
+    def algorithm(self, emitter: Emitter, hp: Any, spread: Spread | None, keep_transitions: bool) -> Algorithm:
+        """MAP-Elites with an emitter."""
+        config, evaluate = self.config, self.evaluation(keep_transitions)
 
         def first(key: Key) -> Params:
             return jax.vmap(self.init_policy)(jax.random.split(key, config.num_initial))
 
-        cells = elites(cells_of(config, self.low, self.high))
+        container = container_of(config, hp, self.low, self.high)
         spread = spread or in_chunks(config.population_batch)
-        return _with_returns(map_elites_loop(evaluate, emitter, cells, first, len(self.low), spread, hp.qd_offset))
+        return _with_returns(map_elites_loop(evaluate, emitter, container, first, len(self.low), spread, hp.qd_offset))
 
 
 def map_elites(
@@ -266,7 +298,7 @@ def map_elites(
     References:
       Vassiliades et al. 2018, arXiv:1610.05729 (CVT-MAP-Elites), with the settings of arXiv:2401.08632.
     """
-    parts = _Parts(env, config, env_params)
+    parts = Parts(env, config, env_params)
     return parts.algorithm(iso_line(config.num_ga, hp.iso_sigma, hp.line_sigma), hp, spread, keep_transitions=False)
 
 
@@ -287,7 +319,7 @@ def dcrl_map_elites(
     References:
       Faldor et al. 2025, arXiv:2401.08632.
     """
-    parts = _Parts(env, config, env_params)
+    parts = Parts(env, config, env_params)
     num_told = len(parts.low) if config.conditioned else 0
     num_obs = parts.obs_space.shape[0]
     told_space = Box(-jnp.inf, jnp.inf, (num_obs + num_told,))
@@ -298,10 +330,7 @@ def dcrl_map_elites(
     agent = td3(told_space, parts.action_space, config.td3, hp.td3, view)
     networks = td3_networks(told_space, parts.action_space, config.td3, view)
 
-    def inject(agent_state: Any, command: jax.Array) -> Params:
-        seen = jnp.zeros_like(command) if config.blind_actor else command
-        return fold_inputs(agent_state.params["actor"], seen)
-
+    inject = functools.partial(_injected, config)
     learner = Learner(agent, told_space, parts.action_space, parts.networks.policy, networks.value, inject)
     others = iso_line(config.num_ga, hp.iso_sigma, hp.line_sigma)
     numbers = PolicyGradientNumbers(hp.policy_learning_rate, hp.length_scale, hp.probe_sigma, hp.gamma)
@@ -311,7 +340,47 @@ def dcrl_map_elites(
 
 def archive_agent(env: Environment, config: Any, hp: Any, env_params: Any = None) -> Agent:
     """Plays an individual of the archive; its state is the genotype."""
-    return _Parts(env, config, env_params).agent
+    return Parts(env, config, env_params).agent
+
+
+def archive_evaluation(env: Environment, config: Any, env_params: Any = None) -> Evaluate:
+    """How a run evaluates an individual, as `evaluate_again` and `map_elites` of `jaxrl.qd` take it: one episode."""
+    parts = Parts(env, config, env_params)
+    return parts.evaluation(keep_transitions=False)
+
+
+def told_individuals(
+    env: Environment, config: DCRLConfig, env_params: Any, agent_state: Any, descriptors: Any
+) -> Params:
+    """The actor of a run as individuals that are told descriptors once and for all.
+
+    Args:
+      env, config, env_params: of the run.
+      agent_state: of its agent, `state.emitter.agent`.
+      descriptors: [C, D], in units of the descriptor.
+    Returns:
+      Genotypes, leaves [C, …].
+    """
+    _, low, high = bounded_behaviour(env, env.default_params if env_params is None else env_params)
+    commands = scaled(jnp.asarray(descriptors), low, high)
+    return jax.vmap(functools.partial(_injected, config, agent_state))(commands)
+
+
+def _injected(config: DCRLConfig, agent_state: Any, command: jax.Array) -> Params:
+    command = command if config.conditioned else command[:0]
+    seen = jnp.zeros_like(command) if config.blind_actor else command
+    return fold_inputs(agent_state.params["actor"], seen)
+
+
+def chosen_individual(
+    env: Environment, config: Any, env_params: Any, state: Any, descriptor: Sequence[float]
+) -> tuple[Params, str]:
+    """The individual of a run's archive that does about what is asked for (`nearest_individual`), and what it does."""
+    _, low, high = bounded_behaviour(env, env.default_params if env_params is None else env_params)
+    place = nearest_individual(state.archive, descriptor, low, high)
+    genotype, _, does = individuals_at(state.archive, jnp.asarray(place))
+    numbers = ", ".join(f"{value:.3g}" for value in np.asarray(does))
+    return genotype, f"descriptor ({numbers}) in cell {place}"
 
 
 def _network_config(config: MapElitesConfig) -> TD3Config:
@@ -341,18 +410,21 @@ _LONG = ("walker2d_uni", "halfcheetah_uni", "hopper_uni", "ant_uni", "humanoid_u
 _OVERRIDES |= {f"brax/{name}": {"episode_steps": 1000} for name in _LONG}
 
 
+MAP_ELITES = Preset(
+    "the best policy for each kind of behaviour, by variation alone", "arXiv:1610.05729", MapElitesConfig(),
+    MapElitesHparams(), archive_agent, map_elites, _OVERRIDES, "Box", metric="archive/qd_score",
+    horizon=lambda config: config.episode_steps, individual=chosen_individual,
+)  # fmt: skip
+
+
 def _preset(config: DCRLConfig, summary: str, reference: str) -> Preset:
-    return Preset(
-        summary, reference, config, DCRLHparams(), archive_agent, dcrl_map_elites, _OVERRIDES, "Box",
-        metric="archive/qd_score",
-    )  # fmt: skip
+    return MAP_ELITES._replace(
+        summary=summary, reference=reference, config=config, hparams=DCRLHparams(), make=dcrl_map_elites
+    )
 
 
 PRESETS: dict[str, Preset] = {
-    "map_elites": Preset(
-        "the best policy for each kind of behaviour, by variation alone", "arXiv:1610.05729", MapElitesConfig(),
-        MapElitesHparams(), archive_agent, map_elites, _OVERRIDES, "Box", metric="archive/qd_score",
-    ),
+    "map_elites": MAP_ELITES,
     "pga_map_elites": _preset(
         DCRLConfig(num_pg=127, num_injected=1, conditioned=False),
         "MAP-Elites, half of whose offspring climb the critic of a TD3 agent", "Nilsson and Cully 2021",

@@ -106,7 +106,7 @@ def elites(cells: Tessellation) -> Container:
     return Container(init, insert)
 
 
-def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: float) -> Container:
+def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: jax.Array | float) -> Container:
     """Cells whose threshold rises slowly: an individual above it is kept, `t <- (1 - a) t + a f`.
 
     A batch is inserted one by one, in its order. With a = 1 this is `elites`, above `minimum`.
@@ -114,7 +114,7 @@ def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: flo
     Args:
       cells: of descriptor space.
       learning_rate: a, in [0, 1]; may be traced.
-      minimum: the first threshold; -inf only with a = 1, since what is averaged with it stays there.
+      minimum: the first threshold; may be traced. -inf only with a = 1, since what is averaged with it stays there.
     Raises:
       ValueError: for such a minimum.
     References:
@@ -123,7 +123,8 @@ def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: flo
     """
     if isinstance(learning_rate, float | int) and not 0.0 <= learning_rate <= 1.0:
         raise ValueError(f"learning_rate = {learning_rate:g}: expected a number in [0, 1]")
-    if not np.isfinite(minimum) and not (isinstance(learning_rate, float | int) and learning_rate == 1.0):
+    at_once = isinstance(learning_rate, float | int) and learning_rate == 1.0
+    if isinstance(minimum, float | int) and not np.isfinite(minimum) and not at_once:
         raise ValueError(f"minimum = {minimum:g}: expected a finite threshold unless learning_rate is 1")
 
     def init(genotypes: Any, num_dimensions: int) -> Archive:
@@ -215,6 +216,27 @@ def individuals_at(archive: Archive, cell: jax.Array) -> tuple[Any, jax.Array, j
         return leaf.at[cell].get(mode="fill")
 
     return jax.tree.map(take, archive.genotypes), take(archive.fitness), take(archive.descriptors)
+
+
+def nearest_individual(archive: Archive, descriptor: Any, low: Any, high: Any) -> int:
+    """The cell to go to for what one would like to see done; outside of any transformation.
+
+    Args:
+      archive: of C cells.
+      descriptor: [D], what is to be done.
+      low, high: [D], bounds; distances are of descriptors scaled by them.
+    Returns:
+      The occupied cell whose centroid is nearest, or where there are no centroids, the nearest individual's place.
+    Raises:
+      ValueError: for a descriptor of another length or that is not finite, or if the archive is empty.
+    """
+    wanted, low, high = (np.asarray(values, np.float64) for values in (descriptor, low, high))
+    if wanted.shape != low.shape or not np.isfinite(wanted).all():
+        raise ValueError(f"descriptor = {wanted.tolist()}: expected {len(low)} finite numbers")
+    check_not_empty(archive)
+    places = archive.descriptors if isinstance(archive.centroids, tuple) else archive.centroids
+    apart = np.square((np.asarray(places) - wanted) / (high - low)).sum(-1)
+    return int(np.where(np.asarray(archive.occupied), apart, np.inf).argmin())
 
 
 def check_not_empty(archive: Archive) -> None:
