@@ -289,7 +289,7 @@ def config(algorithm: Algorithm, env: Env) -> None:
     from rich.table import Table
 
     from jaxrl.adapters import full_name, make_env
-    from jaxrl.plan import ENV_PREFIX, family
+    from jaxrl.plan import ENV_PREFIX, env_numbers, family
     from jaxrl.presets import find_preset
 
     preset, env = find_preset(algorithm), full_name(env)
