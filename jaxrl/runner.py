@@ -18,10 +18,11 @@ from jaxrl.evaluation import evaluate
 from jaxrl.plan import ENV_PREFIX, Plan, Program, programs
 from jaxrl.presets import Preset, find_preset
 from jaxrl.rules import rule_sha256
-from jaxrl.runtime import Layout, choose_layout, over_runs, padded, place, quick_compile_options
+from jaxrl.runtime import Layout, choose_layout, member_spread, over_runs, padded, place, quick_compile_options
 from jaxrl.settings import check_at_least
 
 EVALUATION_EPISODES = 16
+_ALONE = Layout(1, 1)  # for shapes and first states, which no layout changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +46,17 @@ class Options:
         if self.num_devices is not None:
             check_at_least(self, 1, "num_devices")
 
-    def layout(self, num_runs: int) -> Layout:
-        """The layout of `num_runs` runs."""
-        chosen = choose_layout(num_runs)
+    def layout(self, num_runs: int, splits: bool = False) -> Layout:
+        """The layout of `num_runs` runs, whose populations devices without a run can help with or not."""
+        chosen = choose_layout(num_runs, splits)
         available = jax.local_device_count()
         if self.num_devices is not None and self.num_devices > available:
             raise ValueError(f"num_devices = {self.num_devices}: expected a number in [1, {available}]")
-        num_devices = chosen.num_devices if self.num_devices is None else min(self.num_devices, num_runs)
-        return Layout(num_devices, chosen.batch if self.batch is None else self.batch)
+        batch = chosen.batch if self.batch is None else self.batch
+        if self.num_devices is None:
+            return chosen._replace(batch=batch)
+        num_devices = min(self.num_devices, num_runs)
+        return Layout(num_devices, batch, self.num_devices // num_devices if splits else 1)
 
 
 @dataclasses.dataclass
@@ -77,10 +81,16 @@ class Outcome:
 Report = Callable[[int, float, dict[str, np.ndarray], list[str]], None]
 
 
-def make_algorithm(preset: Preset, env: Any, config: Any, numbers: dict[str, Any], evaluations: int = 0) -> Algorithm:
-    """The algorithm for one run's numbers, which may be traced."""
+def make_algorithm(
+    preset: Preset, env: Any, config: Any, numbers: dict[str, Any], layout: Layout, evaluations: int = 0
+) -> Algorithm:
+    """The algorithm for one run's numbers, which may be traced, inside `over_runs` of a layout."""
     hp, env_params = split_numbers(preset, env, numbers)
-    algorithm = preset.make(env, config, hp, env_params)
+    if preset.splits:
+        spread = member_spread(config.population_batch, layout)
+        algorithm = preset.make(env, config, hp, env_params, spread=spread)
+    else:
+        algorithm = preset.make(env, config, hp, env_params)
     if not evaluations:
         return algorithm
     agent = preset.agent(env, config, hp, env_params)
@@ -125,13 +135,13 @@ class Execution:
         self.chunk = -(-self.num_updates // options.num_chunks)
         self.num_runs = len(program.cells) * len(plan.seeds)
         self.run_names = [f"cell {cell} seed {seed}" for cell in program.cells for seed in plan.seeds]
-        self.layout = options.layout(self.num_runs) if layout is None else layout
+        self._preset = find_preset(plan.algorithm)
+        self.layout = options.layout(self.num_runs, self._preset.splits) if layout is None else layout
         self._shape = (len(program.cells), len(plan.seeds))
         self._directory = directory
         self._memory: list[dict[str, np.ndarray]] = []
         self._step: Callable[..., Any] | None = None
-        self._preset = find_preset(plan.algorithm)
-        self._make = lambda numbers: make_algorithm(self._preset, env, program.config, numbers, options.evaluations)
+        self._evaluations, self._env = options.evaluations, env
         self._fixed = self._runs(plan.seeds)
         # Eagerly, for what only the algorithm's parts can check: before any compilation.
         jax.eval_shape(self._init_one, self._one())
@@ -149,11 +159,11 @@ class Execution:
     def run(self, report: Report) -> Outcome:
         """Runs what is left to do, reports after every chunk, and leaves a checkpoint after each."""
         available = jax.local_device_count()
-        if self.layout.num_devices > available:
+        wanted = self.layout.num_devices * self.layout.split
+        if wanted > available:
             raise ValueError(
-                f"the run was laid out over {self.layout.num_devices} devices, and here there are {available}: "
-                f"going on bit for bit needs as many (on CPUs: "
-                f"XLA_FLAGS=--xla_force_host_platform_device_count={self.layout.num_devices})"
+                f"the run was laid out over {wanted} devices, and here there are {available}: going on bit for bit "
+                f"needs as many (on CPUs: XLA_FLAGS=--xla_force_host_platform_device_count={wanted})"
             )
         started = time.perf_counter()
         self._memory = []
@@ -192,11 +202,14 @@ class Execution:
     def _bounds(self, start: int) -> dict[str, jax.Array]:
         return {"start": jnp.int32(start), "stop": jnp.int32(self.num_updates)}
 
+    def _make(self, numbers: dict[str, Any], layout: Layout) -> Algorithm:
+        return make_algorithm(self._preset, self._env, self.program.config, numbers, layout, self._evaluations)
+
     def _one(self) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], self._fixed)
 
     def _init_one(self, run: Any) -> Any:
-        return init(run["key"], self._make(run["numbers"]))
+        return init(run["key"], self._make(run["numbers"], _ALONE))
 
     def _runs(self, seeds: tuple[int, ...]) -> Any:
         num_cells = len(self.program.cells)
@@ -215,7 +228,7 @@ class Execution:
 
         def advance(run: Any, bounds: Any) -> Any:
             stop = bounds["stop"] if masked else None
-            algorithm = self._make(run["numbers"])
+            algorithm = self._make(run["numbers"], self.layout)
             return train(run["key"], algorithm, self.chunk, run["state"], bounds["start"], stop)
 
         def step(state: Any, fixed: Any, bounds: Any) -> Any:
@@ -250,7 +263,7 @@ class Execution:
 
     def _metrics_files(self) -> list[dict[str, np.ndarray]]:
         assert self._directory is not None
-        names = jax.eval_shape(lambda run: train(run["key"], self._make(run["numbers"]), 1)[1], self._one())
+        names = jax.eval_shape(lambda run: train(run["key"], self._make(run["numbers"], _ALONE), 1)[1], self._one())
         pieces = []
         for start in range(0, self.num_updates, self.chunk):
             count = min(self.chunk, self.num_updates - start)

@@ -22,6 +22,7 @@ from jaxrl.adapters import full_name, make_env
 from jaxrl.champions import Champion
 from jaxrl.evaluation import Episodes, evaluate, record
 from jaxrl.files import read_json, to_json, write_json
+from jaxrl.fitness_plots import has_fitness, plot_fitness
 from jaxrl.plan import Plan, make_plan
 from jaxrl.plotting import curve
 from jaxrl.presets import PRESETS, find_preset
@@ -319,6 +320,8 @@ def _execute(
         results.save(directory)
         write_json(directory / "summary.json", results.summary())
         results.plot(directory / "figures" / "learning_curves.png")
+        if has_fitness(results):
+            plot_fitness(results, directory / "figures" / "fitness.png")
     return results
 
 

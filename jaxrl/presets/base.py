@@ -29,6 +29,7 @@ class Preset(NamedTuple):
       champion: `(env, config, state) -> {"genome", "codec", "fitness"}` and "settings", those of the network, for
         algorithms whose policies are lists of seeds; else `None`.
       metric: what runs are judged by.
+      splits: whether several devices can share one run: `config` has `population_batch`, and `make` takes `spread`.
     """
 
     summary: str
@@ -43,6 +44,7 @@ class Preset(NamedTuple):
     rule: Callable[[Any, Any], Rule] | None = None
     champion: Callable[[Environment, Any, Any], dict[str, Any]] | None = None
     metric: str = "episode/return"
+    splits: bool = False
 
 
 class OnPolicyLengths:
