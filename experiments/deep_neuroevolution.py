@@ -1,5 +1,7 @@
 """Gradient-free and gradient-based learning side by side: ES, the Deep GA, random search and PPO at matched steps.
 
+On the hard maze also what seeks novelty, and an algorithm of evosax.
+
     python -m experiments.deep_neuroevolution [--scale smoke|cpu|gpu|paper] [--minutes 8]
 
 On every task four methods learn, all seeds in one program (`runs/deep_neuroevolution/SCALE/…`, resumable: with
@@ -36,6 +38,10 @@ from jaxrl.reporting import bootstrap
 from jaxrl.runtime import use_compilation_cache
 
 METHODS = {"ES": "open_es", "GA": "deep_ga", "random search": "deep_ga", "PPO": "ppo"}
+SEEKING = {
+    "ES": "open_es", "NS-ES": "ns_es", "NSR-ES": "nsr_es", "NSRA-ES": "nsra_es", "CMA-ES": "sep_cma_es",
+    "GA": "deep_ga", "GA-NS": "novelty_search", "random search": "deep_ga",
+}  # fmt: skip
 SCORE = "evaluation/return"
 
 
@@ -58,6 +64,7 @@ class Task:
       generations: {method: generations}, enough to play the budget.
       shared: settings of all methods that evolve.
       own: {method: settings}.
+      methods: {method: preset}.
     """
 
     env: str
@@ -65,19 +72,23 @@ class Task:
     generations: dict[str, int]
     shared: dict[str, Any]
     own: dict[str, dict[str, Any]]
+    methods: dict[str, str] = dataclasses.field(default_factory=lambda: METHODS)
 
     def part(self, method: str, chunks: int) -> Part:
-        """All settings of a method, with its length."""
-        if method == "PPO":
-            return Part(self.env, {**self.own[method], "total_steps": self.budget}, chunks)
-        settings = {**self.shared, **self.own.get(method, {})}
+        """All settings of a method, those that its preset has for the environment included, with its length."""
+        preset = find_preset(self.methods[method])
+        own = self.own.get("GA" if method == "random search" else method, {})
+        shared = self.shared if method in self.generations else {}
+        settings = {
+            **preset.overrides.get(family(self.env), {}), **preset.overrides.get(self.env, {}), **shared, **own,
+        }  # fmt: skip
         if method == "random search":
-            settings = {**self.shared, **self.own.get("GA", {}), "num_parents": 0}
-        preset = find_preset(METHODS[method])
-        suited = {**preset.overrides.get(family(self.env), {}), **preset.overrides.get(self.env, {}), **settings}
-        known = {field.name for field in dataclasses.fields(preset.config)}
-        config = dataclasses.replace(preset.config, **{n: v for n, v in suited.items() if n in known})
-        length = self.generations[method] * config.steps_per_update
+            settings["num_parents"] = 0
+        length = self.budget
+        if method in self.generations:
+            known = {field.name for field in dataclasses.fields(preset.config)}
+            config = dataclasses.replace(preset.config, **{n: v for n, v in settings.items() if n in known})
+            length = self.generations[method] * config.steps_per_update
         return Part(self.env, {**settings, "total_steps": length}, chunks)
 
 
@@ -128,6 +139,12 @@ def _minatar(env: str, budget: int, population: int, generations: dict[str, int]
     return Task(env, budget, generations, shared, own)
 
 
+def _maze_task(generations: int, **changes: Any) -> Task:
+    """The presets' settings, with 500 individuals in each generation."""
+    length = dict.fromkeys(SEEKING, generations)
+    return Task("jaxrl/hard_maze", generations * 503 * 400, length, changes, {"CMA-ES": _CMA}, SEEKING)
+
+
 def _walker(env: str) -> Task:
     ppo = {"num_envs": 2048, "num_steps": 10, "num_minibatches": 32, "hidden_sizes": (256, 256), "learning_rate": 3e-4}
     task = _brax(env, 50_000_000, 1_000, 512, 512, 512, **ppo)
@@ -139,6 +156,7 @@ def _large_game(env: str) -> Task:
     return _minatar(env, 50_000_000, 1_000, {"ES": 400, "GA": 400, "random search": 400}, ppo)
 
 
+_CMA = {"population": 500, "hidden_sizes": (16,), "max_episode_steps": 400, "sigma": 0.5}
 _GAME = {"num_steps": 32, "learning_rate": 1e-3}
 _PAPER = {"ES": 1_000, "GA": 1_000, "random search": 1_000}
 GAMES = ("Breakout-MinAtar", "Asterix-MinAtar", "SpaceInvaders-MinAtar")
@@ -159,6 +177,7 @@ SCALES: dict[str, Scale] = {
     ),
     "cpu": Scale(
         (
+            _maze_task(60),
             _brax("brax/inverted_pendulum", 262_144, 1_000, 60, 40, 40),
             _brax("brax/reacher", 262_144, 50, 82, 63, 63, num_steps=16),
             _brax("brax/inverted_double_pendulum", 262_144, 1_000, 60, 60, 80),
@@ -200,7 +219,7 @@ def _main(config: Config) -> dict[str, np.ndarray]:
     bands: dict[str, Any] = {}
     for task in scale.tasks:
         table: dict[str, Any] = {}
-        for method, preset in METHODS.items():
+        for method, preset in task.methods.items():
             part = task.part(method, scale.chunks)
             folder = config.runs / "deep_neuroevolution" / config.scale / _file(f"{task.env} {method}")
             run = trained(preset, part, seeds, folder, scale.evaluations)
@@ -241,7 +260,12 @@ def _row(run: jaxrl.Run, part: Part, steps: np.ndarray, returns: np.ndarray, bud
     found = at_budget(steps, returns, budget)
     estimate = bootstrap(found[:, None])
     info = run.results.info
+    best = {}
+    if has_fitness(run.results):
+        # Of any individual in any generation, within the run and not within the budget.
+        best["best_individuals"] = np.nanmax(run.results.metric("fitness/best")[0], axis=1).tolist()
     return {
+        **best,
         "score_iqm": float(estimate.point[0]),
         "interval_95": [float(estimate.low[0]), float(estimate.high[0])],
         "scores": found.tolist(),
@@ -272,7 +296,7 @@ def _write(config: Config, rows: dict[str, Any], arrays: dict[str, np.ndarray], 
     write_json(base.with_suffix(".json"), about | provenance())
     write_npz(base.with_suffix(".npz"), {name: np.asarray(a, np.float32) for name, a in arrays.items()})
     budgets = {env: row["budget"] for env, row in rows.items()}
-    draw_returns(arrays, budgets, tuple(METHODS), base.with_name(f"{base.name}_returns.png"))
+    draw_returns(arrays, budgets, {**METHODS, **SEEKING}, base.with_name(f"{base.name}_returns.png"))
     draw_all_fitness(bands, base.with_name(f"{base.name}_fitness.png"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def draw_returns(
-    arrays: Mapping[str, np.ndarray], budgets: Mapping[str, int], methods: tuple[str, ...], path: Path
+    arrays: Mapping[str, np.ndarray], budgets: Mapping[str, int], methods: Iterable[str], path: Path
 ) -> Figure:
     """Greedy returns against environment steps played, a panel for each task; dotted is its budget.
 
@@ -27,6 +27,7 @@ def draw_returns(
       methods: in the order of their colours.
       path: the image to write.
     """
+    methods = list(methods)
     figure, panels = _panels(len(budgets))
     for axes, (task, budget) in zip(panels, budgets.items(), strict=False):
         for rank, method in enumerate(methods):
@@ -49,17 +50,22 @@ def draw_returns(
         axes.set_title(task, loc="left", fontsize=10)
         axes.set(xlabel="environment steps played", ylabel="greedy return")
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False, fontsize=9)
+    named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    shown = [method for method in methods if method in named]
+    lines = [named[method] for method in shown]
+    figure.legend(lines, shown, loc="outside lower center", ncols=min(len(shown), 5), frameon=False, fontsize=9)
     return _save(figure, path, "IQM over seeds with 95 % bootstrap intervals; dotted: the budget of the comparison")
 
 
 def draw_all_fitness(bands: Mapping[str, Mapping[str, dict[str, FitnessBand]]], path: Path) -> Figure:
     """Best, elite and median over generations: a column for each task, a row for each method that evolves."""
-    methods = list(next(iter(bands.values())))
+    methods = list(dict.fromkeys(method for found in bands.values() for method in found))
     figure, panels = _panels(len(bands) * len(methods), columns=len(bands))
     cells = [(task, method) for method in methods for task in bands]
     for axes, (task, method) in zip(panels, cells, strict=True):
+        if method not in bands[task]:
+            axes.set_visible(False)
+            continue
         draw_fitness(axes, bands[task][method])
         axes.set_title(f"{method}, {task}", loc="left", fontsize=9)
         axes.legend(frameon=False, fontsize=7)
