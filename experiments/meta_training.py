@@ -144,9 +144,12 @@ def time_limit(minutes: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path) -> jaxrl.Run:
+def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path, evaluations: int = 0) -> jaxrl.Run:
     """All meta-seeds of a preset: begun, gone on with, or only opened.
 
+    Args:
+      preset, scale, seeds, folder: what is trained, how long, how often, and where its files are.
+      evaluations: greedy ones on the way, of 16 episodes.
     Raises:
       ValueError: if the folder holds a run of other settings.
     """
@@ -156,7 +159,7 @@ def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path) -> jaxr
             raise ValueError(f"{folder} holds a run of other settings or seeds; move it away, or choose another --runs")
         jaxrl.resume(folder)
     else:
-        options = jaxrl.Options(num_chunks=scale.chunks)
+        options = jaxrl.Options(num_chunks=scale.chunks, evaluations=evaluations)
         jaxrl.run(preset, scale.env, seeds=seeds, settings=scale.all_settings, out=folder, options=options)
     return jaxrl.load_run(folder)
 

@@ -244,7 +244,11 @@ def plot(
         str | None, arg(metavar="NAME", help="A metric of the run; by default what it is judged by.")
     ] = None,
 ) -> None:
-    """Draw learning curves: the IQM over seeds with its interval. Several runs share one picture."""
+    """Draw learning curves: the IQM over seeds with its interval. Several runs share one picture.
+
+    Of one run that evolved a population, its fitness over generations, too: best, elite and median.
+    """
+    from jaxrl.fitness_plots import has_fitness, plot_fitness
     from jaxrl.plotting import compare
     from jaxrl.results import Results
 
@@ -253,7 +257,12 @@ def plot(
     loaded = {str(path): Results.load(path) for path in runs}
     target = out or (runs[0] / "figures" / "learning_curves.png" if len(runs) == 1 else Path("learning_curves.png"))
     if len(loaded) == 1:
-        loaded[str(runs[0])].plot(target, metric=metric)
+        results = loaded[str(runs[0])]
+        results.plot(target, metric=metric)
+        if has_fitness(results):
+            name = "fitness" if out is None else f"{out.stem}_fitness"
+            plot_fitness(results, target.with_name(name + target.suffix))
+            print(target.with_name(name + target.suffix))
     else:
         compare(loaded, target, metric=metric)
     print(target)

@@ -173,6 +173,20 @@ def frame_stack(env: Environment, num_frames: int) -> Environment:
     return _FrameStack(env, num_frames)
 
 
+class _SignRewards(_Wrapper):
+    def reset(self, key: Key, params: EnvParams) -> tuple[EnvState, Any]:
+        return self.unwrapped_env.reset(key, params)
+
+    def step(self, key: Key, state: EnvState, action: jax.Array, params: EnvParams) -> tuple[EnvState, Timestep]:
+        state, timestep = self.unwrapped_env.step(key, state, action, params)
+        return state, timestep._replace(reward=jnp.sign(timestep.reward))
+
+
+def sign_rewards(env: Environment) -> Environment:
+    """Pays the sign of each reward, -1, 0 or 1; `env` is of one instance."""
+    return _SignRewards(env)
+
+
 class _Vectorized(_Wrapper):
     def __init__(self, env: Environment, num_envs: int) -> None:
         super().__init__(env)

@@ -23,6 +23,7 @@ from jaxrl.rules import rule_sha256
 from jaxrl.runtime import (
     Layout,
     choose_layout,
+    member_spread,
     memory_limit,
     memory_needed,
     over_runs,
@@ -35,6 +36,7 @@ from jaxrl.settings import check_at_least
 
 EVALUATION_EPISODES = 16
 _PIECES = "pieces.json"
+_ALONE = Layout(1, 1)  # for shapes and first states, which no layout changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +66,20 @@ class Options:
         if self.max_memory is not None and not self.max_memory > 0.0:
             raise ValueError(f"max_memory = {self.max_memory}: expected GiB above 0, as in max_memory=8")
 
-    def layout(self, num_runs: int) -> Layout:
-        """The layout of `num_runs` runs."""
-        chosen = choose_layout(num_runs)
+    def layout(self, num_runs: int, splits: bool = False) -> Layout:
+        """The layout of `num_runs` runs, whose populations devices without a run can help with or not."""
+        chosen = choose_layout(num_runs, splits)
         available = jax.device_count()
-        if jax.process_count() > 1:  # every process has a share of the work
-            return Layout(available, chosen.batch if self.batch is None else self.batch)
+        batch = chosen.batch if self.batch is None else self.batch
+        if jax.process_count() > 1:  # every device of every process is part of the run
+            helps = splits and available % chosen.num_devices == 0
+            return Layout(chosen.num_devices, batch, chosen.split) if helps else Layout(available, batch)
         if self.num_devices is not None and self.num_devices > available:
             raise ValueError(f"num_devices = {self.num_devices}: expected a number in [1, {available}]")
-        num_devices = chosen.num_devices if self.num_devices is None else min(self.num_devices, num_runs)
-        return Layout(num_devices, chosen.batch if self.batch is None else self.batch)
+        if self.num_devices is None:
+            return chosen._replace(batch=batch)
+        num_devices = min(self.num_devices, num_runs)
+        return Layout(num_devices, batch, self.num_devices // num_devices if splits else 1)
 
 
 @dataclasses.dataclass
@@ -99,10 +105,16 @@ class Outcome:
 Report = Callable[[int, float, dict[str, np.ndarray], list[str]], None]
 
 
-def make_algorithm(preset: Preset, env: Any, config: Any, numbers: dict[str, Any], evaluations: int = 0) -> Algorithm:
-    """The algorithm for one run's numbers, which may be traced."""
+def make_algorithm(
+    preset: Preset, env: Any, config: Any, numbers: dict[str, Any], layout: Layout, evaluations: int = 0
+) -> Algorithm:
+    """The algorithm for one run's numbers, which may be traced, inside `over_runs` of a layout."""
     hp, env_params = split_numbers(preset, env, numbers)
-    algorithm = preset.make(env, config, hp, env_params)
+    if preset.splits:
+        spread = member_spread(config.population_batch, layout)
+        algorithm = preset.make(env, config, hp, env_params, spread=spread)
+    else:
+        algorithm = preset.make(env, config, hp, env_params)
     if not evaluations:
         return algorithm
     agent, horizon = preset.agent(env, config, hp, env_params), preset.horizon(config)
@@ -152,7 +164,8 @@ class Execution:
         self.chunk = -(-self.num_updates // options.num_chunks)
         self.num_runs = len(program.cells) * len(plan.seeds)
         self.run_names = [f"cell {cell} seed {seed}" for cell in program.cells for seed in plan.seeds]
-        self.layout = options.layout(self.num_runs) if layout is None else layout
+        self._preset = find_preset(plan.algorithm)
+        self.layout = options.layout(self.num_runs, self._preset.splits) if layout is None else layout
         self._shape = (len(program.cells), len(plan.seeds))
         self._seeds = plan.seeds
         self._directory = directory
@@ -160,8 +173,7 @@ class Execution:
         self._size: int | None = None  # of a piece, once it is known
         self._initial: Any = None  # compiled programs
         self._step: Any = None
-        self._preset = find_preset(plan.algorithm)
-        self._make = lambda numbers: make_algorithm(self._preset, env, program.config, numbers, options.evaluations)
+        self._evaluations, self._env = options.evaluations, env
         # Eagerly, for what only the algorithm's parts can check: before any compilation.
         jax.eval_shape(self._init_one, self._one())
 
@@ -187,11 +199,11 @@ class Execution:
             than is allowed.
         """
         available = jax.device_count()
-        if self.layout.num_devices > available:
+        wanted = self.layout.num_devices * self.layout.split
+        if wanted > available:
             raise ValueError(
-                f"the run was laid out over {self.layout.num_devices} devices, and here there are {available}: "
-                f"going on bit for bit needs as many (on CPUs: "
-                f"XLA_FLAGS=--xla_force_host_platform_device_count={self.layout.num_devices})"
+                f"the run was laid out over {wanted} devices, and here there are {available}: going on bit for bit "
+                f"needs as many (on CPUs: XLA_FLAGS=--xla_force_host_platform_device_count={wanted})"
             )
         started = time.perf_counter()
         self._choose_size()
@@ -313,11 +325,14 @@ class Execution:
     def _bounds(self, start: int) -> dict[str, jax.Array]:
         return {"start": jnp.int32(start), "stop": jnp.int32(self.num_updates)}
 
+    def _make(self, numbers: dict[str, Any], layout: Layout) -> Algorithm:
+        return make_algorithm(self._preset, self._env, self.program.config, numbers, layout, self._evaluations)
+
     def _one(self) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], self._runs(_Piece(0, 1, 1, None)))
 
     def _init_one(self, run: Any) -> Any:
-        return init(jax.random.key(run["seed"]), self._make(run["numbers"]))
+        return init(jax.random.key(run["seed"]), self._make(run["numbers"], _ALONE))
 
     def _fixed(self, piece: _Piece) -> Any:
         return place(self._runs(piece), self.layout)
@@ -349,7 +364,7 @@ class Execution:
 
         def advance(run: Any, bounds: Any) -> Any:
             stop = bounds["stop"] if masked else None
-            algorithm = self._make(run["numbers"])
+            algorithm = self._make(run["numbers"], self.layout)
             return train(jax.random.key(run["seed"]), algorithm, self.chunk, run["state"], bounds["start"], stop)
 
         def step(state: Any, fixed: Any, bounds: Any) -> Any:
@@ -396,7 +411,7 @@ class Execution:
     def _metrics_files(self, piece: _Piece) -> list[dict[str, np.ndarray]]:
         assert piece.directory is not None
         names = jax.eval_shape(
-            lambda run: train(jax.random.key(run["seed"]), self._make(run["numbers"]), 1)[1], self._one()
+            lambda run: train(jax.random.key(run["seed"]), self._make(run["numbers"], _ALONE), 1)[1], self._one()
         )
         rows = []
         for start in range(0, self.num_updates, self.chunk):

@@ -24,6 +24,7 @@ from jaxrl.env import time_limit
 from jaxrl.evaluation import Episodes, evaluate, record
 from jaxrl.execution import Execution, Options, split_numbers
 from jaxrl.files import read_json, to_json, write_json
+from jaxrl.fitness_plots import has_fitness, plot_fitness
 from jaxrl.plan import Plan, make_plan
 from jaxrl.plotting import curve
 from jaxrl.presets import PRESETS, find_preset
@@ -382,6 +383,8 @@ def _execute(
         results.save(directory)
         write_json(directory / "summary.json", results.summary())
         results.plot(directory / "figures" / "learning_curves.png")
+        if has_fitness(results):
+            plot_fitness(results, directory / "figures" / "fitness.png")
     return results
 
 

@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxrl.evo.evolve import Individual, Spread, in_chunks
+
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_RUN, _MEMBER = "run", "member"
+_CPU_MEMBERS = 32
 
 
 def use_all_cores() -> str | None:
@@ -65,16 +69,25 @@ class Layout(NamedTuple):
     Attributes:
       num_devices: devices the run axis is split over.
       batch: runs side by side on one device (`vmap`); the others follow one after the other (`map`). 0 is all.
+      split: devices that evaluate the population of each run together (`over_members`), in the place of one.
     """
 
     num_devices: int
     batch: int
+    split: int = 1
 
 
-def choose_layout(num_runs: int) -> Layout:
-    """The fastest layout measured: accelerators batch all runs, CPU cores take one run at a time each."""
-    num_devices = min(jax.device_count(), num_runs)
-    return Layout(num_devices, 1 if jax.default_backend() == "cpu" else 0)
+def choose_layout(num_runs: int, splits: bool = False) -> Layout:
+    """The fastest layout measured: accelerators batch all runs, CPU cores take one run at a time each.
+
+    Args:
+      num_runs: independent runs.
+      splits: whether runs have populations that devices without a run of their own can help with.
+    """
+    available = jax.device_count()
+    num_devices = min(available, num_runs)
+    split = available // num_devices if splits else 1
+    return Layout(num_devices, 1 if jax.default_backend() == "cpu" else 0, split)
 
 
 def padded(num_runs: int, layout: Layout) -> int:
@@ -103,18 +116,59 @@ def over_runs(fn: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
             return jax.vmap(one)(runs)
         return jax.lax.map(one, runs, batch_size=layout.batch)
 
-    if layout.num_devices == 1:
+    if layout.num_devices * layout.split == 1:
         return block
     mesh = run_mesh(layout)
-    runs_spec, shared_spec = PartitionSpec("run"), PartitionSpec()
+    runs_spec, shared_spec = PartitionSpec(_RUN), PartitionSpec()
     # check_vma: a scan whose carry starts from a constant fails that check, though nothing here crosses devices.
     return jax.shard_map(block, mesh=mesh, in_specs=(runs_spec, shared_spec), out_specs=runs_spec, check_vma=False)
 
 
+def member_spread(population_batch: int, layout: Layout) -> Spread:
+    """How the populations of runs are evaluated in a layout: in chunks, and by the devices that share a run.
+
+    Args:
+      population_batch: individuals at once, on each device; 0 is chosen for the hardware, as fast as measured: all on
+        accelerators, and on CPUs so few that what a step works on stays in the nearest cache.
+      layout: of the `over_runs` around.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return over_members(in_chunks(population_batch or (_CPU_MEMBERS if on_cpu else 0)), layout.split)
+
+
+def over_members(spread: Spread, split: int) -> Spread:
+    """How individuals are evaluated where `split` devices share a run: each takes a part, and all get all results.
+
+    What is not evaluation, every one of those devices computes alike, so that nothing but results is ever sent.
+
+    Args:
+      spread: of a device's own part, as `jaxrl.evo.evolve.in_chunks` makes it.
+      split: as in the `Layout` of the `over_runs` around; 1 is `spread` itself.
+    """
+    if split == 1:
+        return spread
+
+    def shared_out(one: Individual) -> Individual:
+        part = spread(one)
+
+        def everyone(individuals: Any, shared: Any) -> Any:
+            num = jax.tree.leaves(individuals)[0].shape[0]
+            each = -(-num // split)
+            # The last individual fills up, and counts once.
+            index = jnp.minimum(jax.lax.axis_index(_MEMBER) * each + jnp.arange(each), num - 1)
+            results = part(jax.tree.map(lambda leaf: leaf[index], individuals), shared)
+            return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, _MEMBER, tiled=True)[:num], results)
+
+        return everyone
+
+    return shared_out
+
+
 def run_mesh(layout: Layout) -> jax.sharding.Mesh:
-    """The mesh of one axis, "run"."""
-    devices = jax.devices()[: layout.num_devices]
-    return jax.make_mesh((layout.num_devices,), ("run",), axis_types=(AxisType.Auto,), devices=devices)
+    """The mesh over runs and, where devices share one, over members of its population."""
+    shape = (layout.num_devices, layout.split)
+    devices = jax.devices()[: layout.num_devices * layout.split]
+    return jax.make_mesh(shape, (_RUN, _MEMBER), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def place(runs: Any, layout: Layout) -> Any:
@@ -124,9 +178,9 @@ def place(runs: Any, layout: Layout) -> Any:
 
 def run_sharding(layout: Layout) -> jax.sharding.Sharding:
     """Where leaves [R, …] are."""
-    if layout.num_devices == 1:
+    if layout.num_devices * layout.split == 1:
         return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return NamedSharding(run_mesh(layout), PartitionSpec("run"))
+    return NamedSharding(run_mesh(layout), PartitionSpec(_RUN))
 
 
 def memory_needed(compiled: Any) -> int:

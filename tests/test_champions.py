@@ -100,6 +100,7 @@ def test_what_does_not_fit_is_refused(finished: Path, tmp_path: Path) -> None:
         (lambda: OpenESConfig(population=8, noise_batch=3), "not divisible by noise_batch = 3"),
         (lambda: NoveltyESConfig(num_policies=0), "num_policies = 0"),
         (lambda: jaxrl.run("deep_ga", "CartPole-v1", settings={"sigma": 0.0}), "sigma = 0"),
+        (lambda: jaxrl.run("open_es", "CartPole-v1", settings={"sigma": -0.1}), r"sigma = -0\.1"),
         (lambda: jaxrl.run("evosax", "CartPole-v1", settings={"strategy": "CMAES2"}), "unknown evosax algorithm"),
         (lambda: jaxrl.run("ars", "CartPole-v1", settings={"population": 7}), "refuses population = 7"),
     ],
@@ -121,3 +122,14 @@ def test_settings_of_the_papers() -> None:
     assert (maze.config.population, maze.config.num_parents, maze.hparams.sigma) == (20_000, 61, 0.005)
     assert (maze.config.num_neighbours, maze.hparams.archive_probability) == (25, 0.01)
     dataclasses.replace(atari.config, num_parents=0)  # random search
+    images = {**maze.overrides["jaxrl"], **maze.overrides["jaxrl/hard_maze_images"]}
+    wanted = {"population": 20_000, "num_parents": 61, "sigma": 0.005, "selection": "novelty", "torso": "dqn"}
+    assert wanted.items() <= images.items()
+
+
+def test_the_network_of_the_image_maze() -> None:
+    """DQN's, with two outputs for turn and speed: 4,044,450 parameters, as 4,044,963 with three actions."""
+    env, preset = jaxrl.make_env("jaxrl/hard_maze_images"), PRESETS["novelty_search"]
+    known = {field.name for field in dataclasses.fields(DeepGAConfig)}
+    settings = {n: v for n, v in preset.overrides["jaxrl/hard_maze_images"].items() if n in known}
+    assert network_codec(env, dataclasses.replace(preset.config, **settings)).size == 4_044_450

@@ -12,7 +12,7 @@ import pytest
 from helpers import SCRIPTS, ScriptedEnv, ScriptParams, assert_trees_close, assert_trees_equal, scripted_agent
 
 from jaxrl.agents.policy import policy_agent, policy_network, policy_outputs, policy_state
-from jaxrl.env import time_limit
+from jaxrl.env import sign_rewards, time_limit
 from jaxrl.evo.episodes import Experience, average, episodes, final, obs_sums, trace
 from jaxrl.evo.evolve import in_chunks
 from jaxrl.presets.policies import behaviour_of
@@ -66,6 +66,14 @@ def test_fitness_and_steps() -> None:
     assert float(result.steps) == sum(SCRIPTS[kind][0] for kind in kinds(9))
     assert result.descriptor == ()
     assert result.gathered == ()
+
+
+def test_signs_of_rewards() -> None:
+    """The scripted rewards are positive but the first of kind 0, which is 0: with each negated, too."""
+    for scale in (1.0, -2.0):
+        result = episodes(scripted_agent(), sign_rewards(ENV), ScriptParams(scale), 9)(KEY, KEY, ())
+        expected = np.mean([np.sign(scale * rewards(kind)).sum() for kind in kinds(9)])
+        np.testing.assert_allclose(result.fitness, expected, rtol=1e-6)
 
 
 def test_cut_after_max_steps() -> None:

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl.algorithm import Algorithm, init, train
 from jaxrl.evo.evolve import Strategy, evolve, in_chunks
-from jaxrl.evo.open_es import OpenESHparams, centered_ranks, open_es, pair_ranks, z_scores
+from jaxrl.evo.open_es import OpenESHparams, centered_ranks, open_es, pair_ranks, raw, z_scores
 from jaxrl.runtime import Layout, over_runs
 from jaxrl.types import Evaluation, Key, Params
 
@@ -91,7 +91,32 @@ def test_estimator_points_to_the_optimum() -> None:
     np.testing.assert_allclose(moved, np.sqrt(2 / np.pi) / 0.6 * aim / jnp.linalg.norm(aim), atol=0.03)
 
 
-@pytest.mark.parametrize("shaping", [pair_ranks, centered_ranks, z_scores])
+def test_raw() -> None:
+    np.testing.assert_array_equal(raw(jnp.array([1.0, -INF, 3.0])), [1.0, 1.0, 3.0])
+    np.testing.assert_array_equal(raw(jnp.full(3, -INF)), 0.0)
+
+
+def test_estimator_of_linear_and_quadratic_functions() -> None:
+    """Oracle 10: unshaped, the expectation is the slope of a linear function; at a quadratic's optimum nothing."""
+    slope, num_pairs = jnp.array([1.0, -2.0, 0.5]), 4000
+
+    def moved(fitness: Any) -> jax.Array:
+        def evaluate(key: Key, own_key: Key, params: Params) -> Evaluation:
+            return Evaluation(fitness(ravel_pytree(params)[0]))
+
+        plain = strategy(num_pairs, tx=optax.identity(), shaping=raw, hp={"learning_rate": 1.0, "sigma": 0.5})
+        before = plain.init(KEY)
+        after, _ = jax.jit(evolve(plain, evaluate).step)(KEY, before, 0)
+        return ravel_pytree(after.params)[0] - ravel_pytree(before.params)[0]
+
+    error = jnp.linalg.norm(moved(lambda theta: slope @ theta) - slope) / jnp.linalg.norm(slope)
+    assert error < 3.0 * np.sqrt((3 + 1) / num_pairs)  # three times what is expected of 3 parameters
+    assert error > 0.0
+    hessian = jnp.array([[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 3.0]])
+    np.testing.assert_array_equal(moved(lambda theta: -theta @ hessian @ theta), 0.0)
+
+
+@pytest.mark.parametrize("shaping", [pair_ranks, centered_ranks, z_scores, raw])
 def test_equal_fitness_moves_nothing(shaping: Any) -> None:
     flat = evolve(strategy(shaping=shaping), lambda key, own_key, params: Evaluation(jnp.float32(2.0)))
     state, metrics = train(KEY, flat, 3)
@@ -133,7 +158,7 @@ def test_failures_count_as_the_worst() -> None:
     def fragile(key: Key, own_key: Key, params: Params) -> Evaluation:
         return Evaluation(jnp.where(params["a"][0] > 0.0, jnp.nan, -params["a"][0]))
 
-    for shaping in (pair_ranks, centered_ranks, z_scores):
+    for shaping in (pair_ranks, centered_ranks, z_scores, raw):
         state, metrics = train(KEY, evolve(strategy(shaping=shaping), fragile), 1)
         assert state.params["a"][0] < 0.0
         assert metrics["evolution/failed"][0] == 0.5

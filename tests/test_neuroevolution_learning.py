@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import jaxrl
+from experiments import deep_neuroevolution
 from experiments.novelty_search import SCALES, Config, main, make_run
 from jaxrl.algorithm import train
+from jaxrl.files import read_json
 from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 
 
@@ -29,6 +31,33 @@ def test_smoke(tmp_path: Path) -> None:
         assert (ends < 206).all()
         np.testing.assert_allclose(arrays[f"{selection}/path"][:, 0], [[36.0, 184.0]] * scale.seeds)
     assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+
+
+def test_scores_at_the_budget() -> None:
+    """The last before the budget, where it is met exactly the one there, and the first where none is before."""
+    steps = np.array([[10.0, 20.0, 30.0], [10.0, 25.0, 40.0], [31.0, 60.0, 90.0], [1.0, 2.0, 3.0]])
+    returns = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(deep_neuroevolution.at_budget(steps, returns, 30), [2.0, 4.0, 6.0, 11.0])
+
+
+@pytest.mark.thorough
+def test_smoke_of_the_comparison(tmp_path: Path) -> None:
+    """All methods, steps that were played, figures; the same command again only opens what is there."""
+    config = deep_neuroevolution.Config(out=tmp_path / "out", runs=tmp_path / "runs", maze=tmp_path / "none")
+    arrays = deep_neuroevolution.main(config)
+    for method in deep_neuroevolution.METHODS:
+        steps = arrays[f"CartPole-v1/{method}/steps"]
+        assert steps.shape == arrays[f"CartPole-v1/{method}/returns"].shape == (2, 2)
+        assert (np.diff(steps, axis=1) > 0).all()
+    # Four generations of 8 individuals, and of 2 candidates twice, at most 100 steps each; PPO's are 8,192.
+    assert arrays["CartPole-v1/GA/steps"].max() <= 4 * (8 + 4) * 100
+    np.testing.assert_array_equal(arrays["CartPole-v1/PPO/steps"][:, -1], 8_192)
+    row = read_json(tmp_path / "out" / "smoke.json")
+    assert set(row["tasks"]["CartPole-v1"]["methods"]) == set(deep_neuroevolution.METHODS)
+    assert set(row["hard_maze"]) == {"novelty", "fitness"}
+    assert {"smoke_returns.png", "smoke_fitness.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    again = deep_neuroevolution.main(config)
+    np.testing.assert_array_equal(again["CartPole-v1/GA/returns"], arrays["CartPole-v1/GA/returns"])
 
 
 @pytest.mark.slow

@@ -352,7 +352,7 @@ def test_resuming_needs_the_devices_that_the_run_had(
     path = tmp_path / "run"
     interrupt(monkeypatch, path, 1)
     run = json.loads((path / "run.json").read_text())
-    assert run["programs"][0]["layout"] == [2, 1]
+    assert run["programs"][0]["layout"] == [2, 1, 1]
     run["programs"][0]["layout"] = [4, 1]
     (path / "run.json").write_text(json.dumps(run))
     with pytest.raises(ValueError, match=r"laid out over 4 devices, and here there are 2.*device_count=4"):
@@ -459,9 +459,41 @@ def test_memory_that_one_run_exceeds_is_an_error() -> None:
 def test_layouts_are_chosen_for_the_hardware() -> None:
     assert choose_layout(8) == Layout(2, 1)
     assert choose_layout(1) == Layout(1, 1)
-    assert Options(num_devices=2).layout(1).num_devices == 1  # no device without a run
+    assert choose_layout(1, splits=True) == Layout(1, 1, 2)
+    assert choose_layout(8, splits=True) == Layout(2, 1, 1)
+    assert Options(num_devices=2).layout(1) == Layout(1, 1, 1)  # no device without a run
+    assert Options(num_devices=2, batch=0).layout(1, splits=True) == Layout(1, 0, 2)
+    assert Options(num_devices=1).layout(1, splits=True) == Layout(1, 1, 1)
     assert Options(num_devices=1, batch=0).layout(8) == Layout(1, 0)
     assert [padded(n, Layout(2, 1)) for n in (1, 2, 5)] == [2, 2, 6]
+
+
+EVOLVING: dict[str, Any] = {
+    "population": 5, "num_parents": 2, "elite_pool": 2, "elite_episodes": 2, "max_episode_steps": 4,
+    "hidden_sizes": (3,), "total_steps": (5 + 4) * 4 * 4, "sigma": 0.3,
+}  # fmt: skip
+
+
+def test_devices_share_the_population_of_a_run(tmp_path: Path) -> None:
+    """Two devices, five individuals and two that are evaluated again: all numbers are those of one; and resumed."""
+    found = {}
+    for num_devices in (1, 2):
+        out, options = tmp_path / str(num_devices), Options(num_chunks=2, num_devices=num_devices)
+        results = jaxrl.run(
+            "deep_ga", "jaxrl/probe_continuous", settings=EVOLVING, out=out, options=options, progress=False
+        )
+        assert results.info["layout"] == [[1, 1, num_devices]]
+        found[num_devices] = results
+    for name, values in found[1].metrics.items():
+        np.testing.assert_array_equal(found[2].metrics[name], values, err_msg=name)
+    champions = [jaxrl.load_run(tmp_path / str(n)).champion() for n in (1, 2)]
+    assert_trees_equal(champions[0].genome, champions[1].genome)
+    half = tmp_path / "half"
+    shutil.copytree(tmp_path / "2", half)
+    for name in ("results.npz", "results.json", "summary.json", "program_00/checkpoint_000000000004.npz"):
+        (half / name).unlink()
+    again = jaxrl.resume(half, progress=False)
+    np.testing.assert_array_equal(again.metrics["fitness/mean"], found[2].metrics["fitness/mean"])
 
 
 def test_devices_that_were_asked_for_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ minus its distance to the goal. Everything is deterministic. Walls stop it; they
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ WALLS = np.array(
     ],
     np.float32,
 )  # fmt: skip
+# Begin and extent of each wall, x and y apart.
+_SEGMENTS = np.concatenate([WALLS[:, :2], WALLS[:, 2:] - WALLS[:, :2]], 1)
 START, GOAL = (36.0, 184.0), (31.0, 20.0)
 EXTENT = 206.0  # the square that contains everything, from 0
 RADIUS = 8.0
@@ -169,24 +172,27 @@ def _goal_distance(position: jax.Array) -> jax.Array:
 
 
 def _wall_distance(point: jax.Array) -> jax.Array:
-    """To the nearest wall."""
-    begin, along = jnp.asarray(WALLS[:, :2]), jnp.asarray(WALLS[:, 2:] - WALLS[:, :2])
-    share = jnp.clip(jnp.sum((point - begin) * along, -1) / jnp.sum(along**2, -1), 0.0, 1.0)
-    return jnp.sqrt(jnp.min(jnp.sum(jnp.square(point - begin - share[:, None] * along), -1)))
+    """To the nearest wall; one wall after the other, which compilers make wide operations over robots of."""
+    squares = []
+    for begin_x, begin_y, along_x, along_y in _SEGMENTS:
+        away_x, away_y = point[0] - begin_x, point[1] - begin_y
+        share = jnp.clip((away_x * along_x + away_y * along_y) / (along_x**2 + along_y**2), 0.0, 1.0)
+        squares.append(jnp.square(away_x - share * along_x) + jnp.square(away_y - share * along_y))
+    return jnp.sqrt(functools.reduce(jnp.minimum, squares))
 
 
 def _sensors(state: HardMazeState) -> jax.Array:
     angles = jnp.deg2rad(state.heading + _FINDERS)
-    rays = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1)
-    # position + t * ray = begin + u * along, for every ray and wall.
-    begin, along = jnp.asarray(WALLS[:, :2]), jnp.asarray(WALLS[:, 2:] - WALLS[:, :2])
-    away = begin - state.position
-    cross = rays[:, None, 0] * along[None, :, 1] - rays[:, None, 1] * along[None, :, 0]
-    safe = jnp.where(cross == 0.0, 1.0, cross)
-    t = (away[:, 0] * along[:, 1] - away[:, 1] * along[:, 0])[None] / safe
-    u = (away[None, :, 0] * rays[:, None, 1] - away[None, :, 1] * rays[:, None, 0]) / safe
-    hit = (cross != 0.0) & (t >= 0.0) & (u >= 0.0) & (u <= 1.0)
-    ranges = jnp.minimum(jnp.min(jnp.where(hit, t, _RANGE), 1), _RANGE) / _RANGE
+    ray_x, ray_y = jnp.cos(angles), jnp.sin(angles)
+    # position + t * ray = begin + u * along, for every wall and ray; parallel ones give no number, which is no hit.
+    begin_x, begin_y, along_x, along_y = jnp.asarray(_SEGMENTS.T[:, :, None])
+    away_x, away_y = begin_x - state.position[0], begin_y - state.position[1]
+    cross = ray_x * along_y - ray_y * along_x
+    t = (away_x * along_y - away_y * along_x) / cross
+    u = (away_x * ray_y - away_y * ray_x) / cross
+    on_wall = jnp.abs(u - 0.5) <= 0.5
+    ranges = jnp.min(jnp.where(jnp.where(on_wall, t, -1.0) >= 0.0, t, _RANGE), 0)
+    ranges = jnp.minimum(ranges, _RANGE) / _RANGE
     to_goal = jnp.array(GOAL, jnp.float32) - state.position
     bearing = jnp.mod(jnp.rad2deg(jnp.arctan2(to_goal[1], to_goal[0])) - state.heading, 360.0)
     quarter = jnp.floor(jnp.mod(bearing + 45.0, 360.0) / 90.0).astype(jnp.int32)

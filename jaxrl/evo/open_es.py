@@ -48,21 +48,32 @@ def centered_ranks(fitness: jax.Array) -> jax.Array:
     return (twice / (2.0 * max(flat.size - 1, 1))).astype(fitness.dtype).reshape(fitness.shape)
 
 
+def raw(fitness: jax.Array) -> jax.Array:
+    """Fitness itself, which sets the length of steps; failures (-inf) count as the worst of the others.
+
+    Args:
+      fitness: of any shape.
+    """
+    finite = jnp.isfinite(fitness)
+    worst = jnp.min(jnp.where(finite, fitness, jnp.inf))
+    return jnp.where(finite, fitness, jnp.where(jnp.isfinite(worst), worst, 0.0))
+
+
 def z_scores(fitness: jax.Array) -> jax.Array:
     """Fitness minus its mean, over its deviation; all 0 where all are equal.
 
     Args:
       fitness: of any shape; failures (-inf) count as the worst of the others.
     """
-    finite = jnp.isfinite(fitness)
-    worst = jnp.min(jnp.where(finite, fitness, jnp.inf))
-    known = jnp.where(finite, fitness, jnp.where(jnp.isfinite(worst), worst, 0.0))
+    known = raw(fitness)
     centred = known - known.mean()
     deviation = jnp.sqrt(jnp.mean(jnp.square(centred)))
     return jnp.where(deviation > 0.0, centred / jnp.where(deviation > 0.0, deviation, 1.0), 0.0)
 
 
-SHAPINGS: dict[str, Shaping] = {"pair_ranks": pair_ranks, "centered_ranks": centered_ranks, "z_scores": z_scores}
+SHAPINGS: dict[str, Shaping] = {
+    "pair_ranks": pair_ranks, "centered_ranks": centered_ranks, "z_scores": z_scores, "raw": raw,
+}  # fmt: skip
 
 
 class OpenESHparams(NamedTuple):

@@ -33,6 +33,7 @@ class Preset(NamedTuple):
         and shown in episodes of that length.
       individual: `(env, config, env_params, state, descriptor [D]) -> (agent_state, text)`, for algorithms that fill an
         archive: who in it does about that, and which one that is, for people to read; else `None`.
+      splits: whether several devices can share one run: `config` has `population_batch`, and `make` takes `spread`.
     """
 
     summary: str
@@ -49,6 +50,7 @@ class Preset(NamedTuple):
     metric: str = "episode/return"
     horizon: Callable[[Any], int | None] = lambda config: None
     individual: Callable[..., tuple[Any, str]] | None = None
+    splits: bool = False
 
 
 class OnPolicyLengths:

@@ -43,7 +43,6 @@ class DeepGAConfig(PolicyEvolutionConfig):
         10, "individuals evaluated again to find the elite; with 0 it plays in the population", _SUCH
     )
     elite_episodes: int = setting(30, "further episodes of each of them", _SUCH)
-    population_batch: int = setting(0, "individuals that exist and play at once; 0 for all", _OURS)
     init: str = setting("xavier_normal", "of networks: xavier_normal (the paper's) or fan_in (its code's)", _SUCH)
     selection: str = setting("fitness", "who becomes a parent: the fittest or the most novel", _SUCH)
     num_neighbours: int = setting(25, "novelty: of which the mean distance is taken", _SUCH)
@@ -177,7 +176,19 @@ _MAZE = {
     "max_episode_steps": 400,
     "sigma": 0.5,
 }
-_FAMILIES = {"minatar": _MINATAR, "brax": _HUMANOID, "jaxrl": _MAZE}
+# As the paper has it, with a network of 4.1 M parameters.
+_MAZE_IMAGES = {
+    **_MAZE,
+    "total_steps": 8_000_400_000,
+    "population": 20_000,
+    "num_parents": 61,
+    "hidden_sizes": (512,),
+    "activation": "relu",
+    "torso": "dqn",
+    "population_batch": 64,
+    "sigma": 0.005,
+}
+_FAMILIES = {"minatar": _MINATAR, "brax": _HUMANOID, "jaxrl": _MAZE, "jaxrl/hard_maze_images": _MAZE_IMAGES}
 _GA = Preset(
     summary="the Deep GA: truncation selection and mutation, genomes of seeds",
     reference="arXiv:1712.06567",
@@ -187,6 +198,7 @@ _GA = Preset(
     make=deep_ga,
     overrides=_FAMILIES,
     champion=seeds_of_champion,
+    splits=True,
 )
 PRESETS: dict[str, Preset] = {
     "deep_ga": _GA,

@@ -12,7 +12,7 @@ from flax import struct
 
 from jaxrl.agents.policy import PolicyState, policy_agent, policy_state
 from jaxrl.algorithm import Algorithm
-from jaxrl.env import Environment
+from jaxrl.env import Environment, sign_rewards
 from jaxrl.evaluation import Moment
 from jaxrl.evo.episodes import Behaviour, average, episodes, final, obs_sums
 from jaxrl.evo.evolve import Evaluate, Spread, Strategy, evolve, in_chunks
@@ -31,7 +31,9 @@ class PolicyEvolutionConfig:
 
     total_steps: int = setting(100_000_000, "environment steps, counted as if all episodes were the longest", _OURS)
     population: int = setting(256, "individuals per generation", _OURS)
-    population_batch: int = setting(0, "individuals that exist and play at once; 0 for all", _OURS)
+    population_batch: int = setting(
+        0, "individuals that exist and play at once, on each device; 0 for all, or as many as suit the CPU", _OURS
+    )
     eval_episodes: int = setting(1, "episodes whose mean return is the fitness", _SUCH)
     max_episode_steps: int = setting(1_000, "after which an episode is cut", _OURS)
     hidden_sizes: tuple[int, ...] = setting((16, 16), "widths of the dense layers", _OURS)
@@ -155,6 +157,7 @@ def policy_evolution(
     spaces = _spaces(env, env_params)
     agent = policy_agent(*spaces, config, getattr(hp, "action_noise", 0.0))
     explores = getattr(config, "explores", False)
+    payer = sign_rewards(env) if getattr(config, "sign_rewards", False) else env
 
     def as_state(found: Any) -> PolicyState:
         if config.normalize_obs or config.virtual_norm:
@@ -164,7 +167,7 @@ def policy_evolution(
     def play(num_episodes: int) -> Evaluate:
         return episodes(
             agent,
-            env,
+            payer,
             env_params,
             num_episodes,
             config.max_episode_steps,

@@ -44,6 +44,7 @@ class OpenESConfig(PolicyEvolutionConfig):
     shaping: str = setting("centered_ranks", f"of fitness: {', '.join(SHAPINGS)}", _SALIMANS)
     normalize_obs: bool = setting(False, "standardise observations by what the population has met", _SALIMANS)
     virtual_norm: bool = setting(False, f"virtual batch normalisation, by {REFERENCES} random observations", _SALIMANS)
+    sign_rewards: bool = setting(False, "individuals are paid the signs of rewards", _SALIMANS)
     explores: bool = setting(False, "individuals act with noise (action_noise), or sample discrete actions", _SALIMANS)
 
     def __post_init__(self) -> None:
@@ -265,7 +266,16 @@ _MAZE = {
     "learning_rate": 0.1,
     "weight_decay": 0.0,
 }
-_FAMILIES = {"brax": _BRAX, "minatar": _MINATAR, "jaxrl": _MAZE}
+_MAZE_IMAGES = {
+    **_MAZE,
+    "hidden_sizes": (512,),
+    "activation": "relu",
+    "torso": "dqn",
+    "population_batch": 64,
+    "sigma": 0.02,
+    "learning_rate": 0.01,
+}
+_FAMILIES = {"brax": _BRAX, "minatar": _MINATAR, "jaxrl": _MAZE, "jaxrl/hard_maze_images": _MAZE_IMAGES}
 _NS = Preset(
     summary="evolution strategy that follows novelty alone",
     reference="arXiv:1712.06560",
@@ -274,6 +284,7 @@ _NS = Preset(
     agent=evolved_policy,
     make=ns_es,
     overrides=_FAMILIES,
+    splits=True,
 )
 _PLAIN = {"brax": {"hidden_sizes": (32,), "output": "tanh"}, "minatar": {"hidden_sizes": (32,), "activation": "relu"}}
 _CMA = Preset(
@@ -284,6 +295,7 @@ _CMA = Preset(
     agent=evolved_policy,
     make=evosax,
     overrides=_PLAIN,
+    splits=True,
 )
 PRESETS: dict[str, Preset] = {
     "open_es": Preset(
@@ -294,6 +306,7 @@ PRESETS: dict[str, Preset] = {
         agent=evolved_policy,
         make=open_es,
         overrides=_FAMILIES,
+        splits=True,
     ),
     "ns_es": _NS,
     "nsr_es": _NS._replace(
