@@ -141,16 +141,15 @@ def settings_of(preset: str, env: str, scale: Scale) -> tuple[Any, Any]:
 
 
 def again(run: Run, preset: str, env: str, scale: Scale) -> dict[str, np.ndarray]:
-    """What is to be expected of the archives, and of conditioned actors in their place: leaves [S]; kept in the run."""
-    file = run.path / "again.npz"
-    if file.exists():
-        return read_npz(file)
+    """What is to be expected of the archives, and of conditioned actors in their place: leaves [S]; kept with the run."""
     config, _ = settings_of(preset, env, scale)
-    one = jax.jit(functools.partial(_again, run.env, config, scale.again))
-    rows = [one(jax.random.key(10_000 + seed), run.state(seed=seed)) for seed in run.plan.seeds]
-    found = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    write_npz(file, found)
-    return found
+    one, rows = jax.jit(functools.partial(_again, run.env, config, scale.again)), []
+    for seed in run.plan.seeds:
+        file = run.path / f"again_{seed:02d}.npz"
+        if not file.exists():
+            write_npz(file, jax.tree.map(np.asarray, one(jax.random.key(10_000 + seed), run.state(seed=seed))))
+        rows.append(read_npz(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
 def _again(env: Any, config: Any, num: int, key: jax.Array, state: Any) -> dict[str, jax.Array]:

@@ -33,6 +33,10 @@ def draw_curves(curves: dict[str, dict[str, np.ndarray]], path: str | Path, titl
             axis.plot(curve["evaluations"], estimate.point, color=colour, label=algorithm)
             axis.fill_between(curve["evaluations"], estimate.low, estimate.high, color=colour, alpha=0.2, linewidth=0)
         axis.set(xlabel="episodes", ylabel=label)
+        # Where nothing but rounding differs, the picture should say so.
+        middle, least = np.mean(axis.get_ylim()), 0.02 * np.abs(axis.get_ylim()).max()
+        if np.ptp(axis.get_ylim()) < least:
+            axis.set_ylim(middle - least / 2, middle + least / 2)
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.suptitle(f"{title}; mean, 95 % bootstrap intervals over seeds", fontsize=10)

@@ -89,7 +89,7 @@ def bodies(x):
 
 
 places = [(0.9, 0.6), (0.5, 0.85), (0.25, 0.25), (0.7, 0.3)]
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.2))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 shown = axes[0].imshow(fitness_map(archive, [0, 0], [1, 1]), origin="lower", extent=(0, 1, 0, 1))
 figure.colorbar(shown, ax=axes[0], label="fitness")
 for place in places:
@@ -97,7 +97,7 @@ for place in places:
     line = bodies(archive.genotypes[cell])
     axes[0].plot(*line.T, color="tab:red", linewidth=1)
     axes[0].plot(*line[-1], "o", color="tab:red", markersize=4)
-axes[0].set(xlabel="hand, x", ylabel="hand, y", title="best arm of each cell, four of them drawn")
+axes[0].set(xlabel="hand, x", ylabel="hand, y", title="fitness, and four arms")
 axes[1].plot(metrics["archive/coverage"], label="coverage")
 axes[1].axhline(856 / side**2, color="grey", linestyle=":", label="what an arm can reach")
 axes[1].set(xlabel="iteration", ylim=(0, 1))
@@ -134,7 +134,7 @@ for label, (name, settings) in variants.items():
           f"QD score {last['archive/qd_score']:,.0f}")  # fmt: skip
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
 for axis, (label, (state, _)) in zip(axes[:2], found.items(), strict=True):
     image = axis.imshow(fitness_map(state.archive, low, high), origin="lower", extent=(-1, 1, -1, 1), vmin=25, vmax=50)
     axis.set(title=label, xlabel="where it ends, x", ylabel="y", facecolor="#E8E8E8")
@@ -180,5 +180,7 @@ for axis, title in zip(axes, ("policies of the archive", "one actor, told"), str
 plt.show()
 
 # %% [markdown]
-# The crosses are the wishes. With a run directory the same is `jaxrl render RUN --descriptor 0.7,0.7`, which writes a
-# replay; `jaxrl train dcrl_map_elites ant_omni` is the published task for legs.
+# The crosses are the wishes. The archive fulfils them better than the actor that it came from: after so few episodes that
+# one knows only roughly where it is going, and everybody who lands in a cell is kept. With a run directory the same is
+# `jaxrl render RUN --descriptor 0.7,0.7`, which writes a replay; `jaxrl train dcrl_map_elites ant_omni` is the published
+# task for legs.

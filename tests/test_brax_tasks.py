@@ -19,6 +19,7 @@ pytestmark = pytest.mark.thorough  # compilation takes most of a minute
 SIZES = {
     "walker2d_uni": (18, 2), "halfcheetah_uni": (18, 2), "hopper_uni": (12, 1), "ant_uni": (28, 4),
     "humanoid_uni": (245, 2), "ant_omni": (30, 2), "anttrap_omni": (30, 2), "humanoid_omni": (247, 2),
+    "hexapod_omni": (50, 2),
 }  # fmt: skip
 
 
@@ -29,7 +30,9 @@ def test_every_task_has_a_name() -> None:
 def test_bounds_are_the_published_ones() -> None:
     """Of the humanoid's two published bounds, 10 and 30, ours are those of its 1,000 steps."""
     reached = {name: (task.reach, task.num_steps) for name, task in TASKS.items() if not task.feet}
-    assert reached == {"ant_omni": (30.0, 250), "anttrap_omni": (30.0, 250), "humanoid_omni": (10.0, 1000)}
+    assert reached == {
+        "ant_omni": (30.0, 250), "anttrap_omni": (30.0, 250), "humanoid_omni": (10.0, 1000), "hexapod_omni": (2.0, 250),
+    }  # fmt: skip
 
 
 def test_who_runs_far_ends_at_the_border() -> None:
@@ -76,6 +79,9 @@ def test_what_a_task_tells(name: str) -> None:
         cost = 0.5 * 8 * 0.3**2  # and 1 for being healthy
         np.testing.assert_allclose(timestep.reward, 1.0 - cost + 3.03, atol=1e-5)
         np.testing.assert_allclose(timestep.obs[:-1, :2] * 30, position[1:], atol=1e-5)
+    if settings.env == "hexapod":
+        np.testing.assert_allclose(timestep.reward, 1.0 - 0.25 * 18 * 0.3**2 + 3.53, atol=1e-5)
+        np.testing.assert_allclose(timestep.obs[:-1, :2] * 2, position[1:], atol=1e-5)
 
 
 @pytest.mark.thorough
@@ -127,3 +133,33 @@ def test_links_are_found_by_index_and_must_be_the_right_ones() -> None:
     for feet, links in (((1, 3), ("", "")), ((2, 99), ("", ""))):
         with pytest.raises(ValueError, match="links"):
             BraxTask(env.brax, dataclasses.replace(env.settings, feet=feet, links=links))
+
+
+@pytest.mark.thorough
+def test_the_hexapod_stands_and_walks() -> None:
+    """250 steps: without actions it stands where it was; three legs in turn, swung forward while lifted, carry it."""
+    env = make_env("brax/hexapod_omni")
+    params = env.default_params
+    body = env.brax.brax_env
+    assert (body.sys.act_size(), len(body.sys.link_names)) == (18, 1 + 3 * 6)
+    phase, side = jnp.array([0.0, jnp.pi] * 3), jnp.array([1.0] * 3 + [-1.0] * 3)
+
+    def gait(time: Any) -> Any:
+        turn = jnp.pi * body.dt * time + phase
+        coxa, femur = 0.9 * side * jnp.sin(turn), 0.9 * jnp.maximum(jnp.cos(turn), 0.0)
+        return jnp.stack([coxa, femur, jnp.zeros(6)], 1).ravel()
+
+    def walk(effort: Any) -> Any:
+        def step(state: Any, time: Any) -> Any:
+            state, timestep = env.step(jax.random.key(0), state, effort * gait(time), params)
+            return state, (state.env_state.pipeline_state.x.pos[0], timestep.terminated)
+
+        return jax.lax.scan(step, env.reset(jax.random.key(0), params)[0], jnp.arange(250))[1]
+
+    place, ended = jax.jit(jax.vmap(walk))(jnp.array([0.0, 1.0]))
+    assert not ended.any()
+    np.testing.assert_allclose(place[0, -50:, 2], 0.105, atol=0.01)
+    assert np.abs(place[0, :, :2]).max() < 0.01
+    assert 0.3 < np.linalg.norm(place[1, -1, :2]) < 2.0
+    with pytest.raises(ValueError, match="expected 'spring'"):
+        make_env("brax/hexapod_omni", backend="positional")

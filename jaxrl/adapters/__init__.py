@@ -67,6 +67,7 @@ BRAX_TASKS = (
     "ant_omni",
     "anttrap_omni",
     "humanoid_omni",
+    "hexapod_omni",
 )
 
 

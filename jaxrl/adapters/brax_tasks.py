@@ -23,7 +23,7 @@ class BraxTaskSettings:
     """What makes a task of a Brax environment.
 
     Attributes:
-      env: Brax's name.
+      env: Brax's name, or "hexapod".
       num_steps: of an episode.
       feet: indices of the links whose contact with the ground is the descriptor; else it is the final position.
       links: their names; the ant's lower legs have none.
@@ -52,6 +52,7 @@ TASKS: dict[str, BraxTaskSettings] = {
     "ant_omni": BraxTaskSettings("ant", 250, reach=30.0, offset=3.03, scale_position=True),
     "anttrap_omni": BraxTaskSettings("ant", 250, reach=30.0, offset=3.03, scale_position=True, trap=True),
     "humanoid_omni": BraxTaskSettings("humanoid", 1000, reach=10.0),
+    "hexapod_omni": BraxTaskSettings("hexapod", 250, reach=2.0, offset=3.53, scale_position=True),
 }
 # x y z of both ends of each capsule's axis: a U that is open towards the origin.
 _WALLS = ((12.0, -2.0, 12.0, 2.0), (7.0, 3.0, 12.0, 3.0), (7.0, -3.0, 12.0, -3.0))
@@ -186,6 +187,9 @@ def make_brax_task(name: str, backend: str = "spring", **constructor_kwargs: Any
       **constructor_kwargs: of the Brax environment.
     """
     settings = TASKS[name]
+    if settings.env == "hexapod":  # a body of our own
+        own = importlib.import_module("jaxrl.adapters.hexapod").Hexapod(backend=backend, **constructor_kwargs)
+        return BraxTask(BraxEnvironment(own), settings)
     if not settings.feet:
         constructor_kwargs = {"exclude_current_positions_from_observation": False, **constructor_kwargs}
     env: Any = make_brax(settings.env, backend=backend, **constructor_kwargs)

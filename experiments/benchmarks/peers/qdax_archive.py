@@ -61,6 +61,7 @@ def arm(batch: int, initial: int, iterations: int, pieces: int, side: int, joint
         jax.block_until_ready(repertoire)
         rates.append(batch * iterations / (time.perf_counter() - began))
     found = {name: float(value) for name, value in metrics.items()}
+    found["coverage"] /= 100.0  # there in percent
     return {"rates": rates, "compile_seconds": compile_seconds, "metrics": found}
 
 
