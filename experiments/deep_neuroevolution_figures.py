@@ -36,12 +36,13 @@ def draw_returns(
             # Seeds of evolution play different numbers of steps: each point lies at their mean.
             steps, returns = arrays[f"{task}/{method}/steps"].mean(0), arrays[f"{task}/{method}/returns"]
             estimate = bootstrap(returns)
-            axes.fill_between(steps, estimate.low, estimate.high, color=COLOURS[rank], alpha=0.15, linewidth=0)
+            colour, style = (*COLOURS, "#882255")[rank], STYLES[rank % len(STYLES)]
+            axes.fill_between(steps, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(
                 steps,
                 estimate.point,
-                color=COLOURS[rank],
-                linestyle=STYLES[rank],
+                color=colour,
+                linestyle=style,
                 marker=".",
                 linewidth=1.6,
                 label=method,
