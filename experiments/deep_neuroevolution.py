@@ -199,9 +199,11 @@ class Config(meta_training.Config):
     """What is run.
 
     Attributes:
+      methods: trained now, all if empty; of the others those are shown whose runs are there.
       maze: results of `experiments.novelty_search`, without suffix, which are used if they are of the scale's.
     """
 
+    methods: tuple[str, ...] = ()
     out: Path = Path("experiments/results/deep_neuroevolution")
     maze: Path = Path("experiments/results/novelty_search")
 
@@ -222,6 +224,8 @@ def _main(config: Config) -> dict[str, np.ndarray]:
         for method, preset in task.methods.items():
             part = task.part(method, scale.chunks)
             folder = config.runs / "deep_neuroevolution" / config.scale / _file(f"{task.env} {method}")
+            if config.methods and method not in config.methods and not (folder / "summary.json").exists():
+                continue
             run = trained(preset, part, seeds, folder, scale.evaluations)
             steps, returns = scores(run.results)
             table[method] = _row(run, part, steps, returns, task.budget)

@@ -36,12 +36,13 @@ def draw_returns(
             # Seeds of evolution play different numbers of steps: each point lies at their mean.
             steps, returns = arrays[f"{task}/{method}/steps"].mean(0), arrays[f"{task}/{method}/returns"]
             estimate = bootstrap(returns)
-            axes.fill_between(steps, estimate.low, estimate.high, color=COLOURS[rank], alpha=0.15, linewidth=0)
+            colour, style = (*COLOURS, "#882255")[rank], STYLES[rank % len(STYLES)]
+            axes.fill_between(steps, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(
                 steps,
                 estimate.point,
-                color=COLOURS[rank],
-                linestyle=STYLES[rank],
+                color=colour,
+                linestyle=style,
                 marker=".",
                 linewidth=1.6,
                 label=method,
@@ -53,19 +54,15 @@ def draw_returns(
     named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     shown = [method for method in methods if method in named]
     lines = [named[method] for method in shown]
-    figure.legend(lines, shown, loc="outside lower center", ncols=min(len(shown), 5), frameon=False, fontsize=9)
+    figure.legend(lines, shown, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _save(figure, path, "IQM over seeds with 95 % bootstrap intervals; dotted: the budget of the comparison")
 
 
 def draw_all_fitness(bands: Mapping[str, Mapping[str, dict[str, FitnessBand]]], path: Path) -> Figure:
-    """Best, elite and median over generations: a column for each task, a row for each method that evolves."""
-    methods = list(dict.fromkeys(method for found in bands.values() for method in found))
-    figure, panels = _panels(len(bands) * len(methods), columns=len(bands))
-    cells = [(task, method) for method in methods for task in bands]
-    for axes, (task, method) in zip(panels, cells, strict=True):
-        if method not in bands[task]:
-            axes.set_visible(False)
-            continue
+    """Best, elite and median over generations: a panel for each task and method that evolves."""
+    cells = [(task, method) for task, found in bands.items() for method in found]
+    figure, panels = _panels(len(cells), columns=4)
+    for axes, (task, method) in zip(panels, cells, strict=False):
         draw_fitness(axes, bands[task][method])
         axes.set_title(f"{method}, {task}", loc="left", fontsize=9)
         axes.legend(frameon=False, fontsize=7)
@@ -78,7 +75,7 @@ def _panels(num: int, columns: int = 2) -> tuple[Figure, Any]:
 
     columns = min(columns, num)
     rows = -(-num // columns)
-    figure = Figure(figsize=(1.0 + 3.6 * columns, 0.8 + 2.6 * rows), layout="constrained", dpi=110)
+    figure = Figure(figsize=(max(7.4, 1.0 + 3.2 * columns), 0.8 + 2.6 * rows), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[num:]:

@@ -15,7 +15,6 @@ from jaxrl.evo.evolve import Individual, Spread, in_chunks
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _RUN, _MEMBER = "run", "member"
-_CPU_MEMBERS = 32
 
 
 def use_all_cores() -> str | None:
@@ -128,12 +127,10 @@ def member_spread(population_batch: int, layout: Layout) -> Spread:
     """How the populations of runs are evaluated in a layout: in chunks, and by the devices that share a run.
 
     Args:
-      population_batch: individuals at once, on each device; 0 is chosen for the hardware, as fast as measured: all on
-        accelerators, and on CPUs so few that what a step works on stays in the nearest cache.
+      population_batch: individuals at once, on each device; 0 for all of its part.
       layout: of the `over_runs` around.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return over_members(in_chunks(population_batch or (_CPU_MEMBERS if on_cpu else 0)), layout.split)
+    return over_members(in_chunks(population_batch), layout.split)
 
 
 def over_members(spread: Spread, split: int) -> Spread:

@@ -4,7 +4,8 @@
   the GA (`deep_ga` beside SimpleGA) and of OpenAI-ES (`open_es` beside Open_ES), on CartPole-v1 and the hard maze, at
   a population of P. Each side is one jitted scan over generations, with the same policy, environment, horizon and
   episodes, and stops a generation's episodes when they are over; the elite is not evaluated again.
-  Ours is what `jaxrl train` runs: all cores share the population, and what plays at once is chosen for the hardware.
+  Ours is what `jaxrl train` runs: all cores share the population. ES has a learning rate of 0, since whoever learned
+  more would play longer episodes; its deviation of 0.5 makes some individuals balance the pole to the end.
   Theirs is evosax's ask and tell around a vmap over individuals of an episode's loop, as its own problems have it, on
   the default device. `<pair>_<env>_<P>` are the ratios one by one, and then where the difference comes from:
   `<pair>_one_core_<env>_<P>`, ours without the other cores; `<pair>_same_evaluation_<env>_<P>`, evosax's algorithm in
@@ -83,7 +84,7 @@ def _sides(env_name: str, population: int) -> dict[str, tuple[Algorithm, Layout]
     env = make_env(env_name)
     params, config = env.default_params, _config(env_name, population)
     first = initial_params(env, config, params)
-    hp = OpenESPolicyHparams(sigma=0.1)
+    hp = OpenESPolicyHparams(sigma=0.5, learning_rate=0.0)
     es_config = OpenESConfig(
         population=population, max_episode_steps=ENVS[env_name], hidden_sizes=(16,), total_steps=10**9
     )
@@ -104,7 +105,7 @@ def _sides(env_name: str, population: int) -> dict[str, tuple[Algorithm, Layout]
         return policy_evolution(strategy, env, config, hp, params, spread), together
 
     genetic = evosax_strategy("SimpleGA", first, population, sigma=0.1)
-    gradient = evosax_strategy("Open_ES", first, population, sigma=0.1, learning_rate=0.01)
+    gradient = evosax_strategy("Open_ES", first, population, sigma=0.5, learning_rate=0.0)
     return {
         "ga_ours": ga(0, together),
         "ga_evosax": (evosax_loop(genetic, env, config), alone),

@@ -32,7 +32,7 @@ class PolicyEvolutionConfig:
     total_steps: int = setting(100_000_000, "environment steps, counted as if all episodes were the longest", _OURS)
     population: int = setting(256, "individuals per generation", _OURS)
     population_batch: int = setting(
-        0, "individuals that exist and play at once, on each device; 0 for all, or as many as suit the CPU", _OURS
+        0, "individuals that exist and play at once, on each device; 0 for all of its part", _OURS
     )
     eval_episodes: int = setting(1, "episodes whose mean return is the fitness", _SUCH)
     max_episode_steps: int = setting(1_000, "after which an episode is cut", _OURS)
