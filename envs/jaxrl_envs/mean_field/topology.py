@@ -1,7 +1,7 @@
 """Surfaces made from the square [-L, L]^2 by joining its edges, and how headings are carried across them.
 
-An axis "wraps" (opposite edges are joined), "flips" (joined, the other coordinate and the heading reversed) or "reflects"
-(walls). What lies past an edge is drawn as images of the square, one in each of the tiles around it.
+An axis "wraps" (opposite edges are joined), "flips" (joined, the other coordinate and the heading reversed) or
+"reflects" (walls). What lies past an edge is drawn as images of the square, one in each of the tiles around it.
 """
 
 from __future__ import annotations
