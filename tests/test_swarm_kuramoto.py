@@ -43,17 +43,17 @@ def test_identical_oscillators_with_noise() -> None:
     params = model.default_params.replace(step_size=step, noise=np.sqrt(2 * diffusion * step))
     found = late_order(model, params, [diffusion * k for k in (3, 4, 10)], 8000, 1500, 3.0)
     np.testing.assert_allclose(found, [0.72415872, 0.83146202, 0.94554219], atol=0.01)
-    assert late_order(model, params, [diffusion * 1.5], 8000, 1000, 2 * np.pi)[0] < 0.03
+    assert late_order(model, params, [diffusion * 1.5], 8000, 500, 2 * np.pi)[0] < 0.03
 
 
 def test_lorentzian_frequencies() -> None:
-    """r = sqrt(1 - 2 g / K) above K = 2 g, all-to-all; 20,000 drawn frequencies miss it by their own spread."""
+    """r = sqrt(1 - 2 g / K) above K = 2 g, all-to-all; 10,000 drawn frequencies miss it by their own spread."""
     width = 0.5
     model = Kuramoto(hood=EVERYBODY, frequencies="lorentz", sine=True)
     params = model.default_params.replace(step_size=0.05, noise=0.0, frequency_scale=width)
-    found = late_order(model, params, [width * k for k in (3, 4, 8)], 20_000, 800, 1.0)
-    np.testing.assert_allclose(found, [0.57735027, 0.70710678, 0.86602540], atol=0.015)
-    assert late_order(model, params, [width * 1.2], 20_000, 400, 2 * np.pi)[0] < 0.05
+    found = late_order(model, params, [width * k for k in (3, 4, 8)], 10_000, 500, 1.0)
+    np.testing.assert_allclose(found, [0.57735027, 0.70710678, 0.86602540], atol=0.02)
+    assert late_order(model, params, [width * 1.2], 10_000, 200, 2 * np.pi)[0] < 0.05
 
 
 def test_natural_frequencies() -> None:

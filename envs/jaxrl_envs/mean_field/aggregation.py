@@ -13,6 +13,7 @@ from jaxrl.spaces import Box, Space
 from jaxrl.types import Key
 from jaxrl_envs.mean_field.checks import require_agents, require_choice
 from jaxrl_envs.mean_field.model import Swarm
+from jaxrl_envs.mean_field.moves import limited
 from jaxrl_envs.mean_field.pairs import mean_abs_difference
 
 _START_STD = 0.3
@@ -97,8 +98,7 @@ class Aggregation:
         spread = jnp.abs(x - x.mean(0)).sum(1).mean()
         apart = spread if self.reward == "mean" else mean_abs_difference(x).sum()
         reward = -apart - params.action_cost * jnp.abs(u).mean()
-        way = params.speed * u / jnp.maximum(1.0, jnp.linalg.norm(u, axis=1, keepdims=True))
-        moved = self._clip(x + way + params.noise * jax.random.normal(key, x.shape))
+        moved = self._clip(x + params.speed * limited(u) + params.noise * jax.random.normal(key, x.shape))
         return swarm.replace(x=moved, time=swarm.time + 1), reward, {"spread": spread}  # type: ignore[attr-defined]
 
     def state_space(self, params: AggregationParams) -> Space:

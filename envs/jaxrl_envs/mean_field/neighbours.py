@@ -121,33 +121,20 @@ def _check_radius(hood: Neighbourhood, surface: Surface, radius: jax.Array | flo
 def _exact_sums(
     hood: Neighbourhood, surface: Surface, position: jax.Array, values: jax.Array, radius: jax.Array | float
 ) -> jax.Array:
-    """All pairs. A plain wrap is undone by rounding, so that images differ by flips only: 1, 3 or 9 of them."""
-    images = [
-        image
-        for image in surface.images
-        if not any(edge == "wrap" and tile for edge, tile in zip(surface.edges, (image.column, image.row), strict=True))
-    ]
-    seen = [surface.image(image, position) for image in images]
-    side = 2 * surface.half_width
-    wraps = [edge == "wrap" for edge in surface.edges]
-    signs = [np.array([1, image.sign_x, image.sign_y], np.float32) for image in images]
+    """All pairs, `block` observers at a time."""
 
     def of_one(at: jax.Array) -> jax.Array:
-        squares = []
-        for points in seen:
-            apart = [points[:, axis] - at[axis] for axis in (0, 1)]
-            apart = [d - side * jnp.round(d / side) if wrap else d for d, wrap in zip(apart, wraps, strict=True)]
-            squares.append(jnp.square(apart[0]) + jnp.square(apart[1]))
-        nearest = squares[0]
-        for square in squares[1:]:
+        images = surface.squared_distances(at, position)
+        nearest = images[0][0]
+        for square, _, _ in images[1:]:
             nearest = jnp.minimum(nearest, square)
         total = jnp.zeros(3, values.dtype)
-        for square, sign in zip(squares, signs, strict=True):
+        for square, sign_x, sign_y in images:
             if hood.smooth:
                 weight = jnp.exp(-2 * square / radius**2)
             else:
                 weight = ((square <= radius**2) & (square == nearest)).astype(values.dtype)
-            total += sign * (weight @ values)
+            total += np.array([1, sign_x, sign_y], np.float32) * (weight @ values)
         return total
 
     if position.shape[0] <= hood.block:

@@ -7,6 +7,7 @@ An axis "wraps" (opposite edges are joined), "flips" (joined, the other coordina
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -102,8 +103,32 @@ class Surface:
 
     def distance(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Distance [...] from positions a [..., 2] to the nearest images of b [..., 2]."""
-        squares = [jnp.sum(jnp.square(a - self.image(image, b)), axis=-1) for image in self.images]
+        squares = [square for square, _, _ in self.squared_distances(a, b)]
         return jnp.sqrt(jnp.stack(squares).min(0))
+
+    def squared_distances(self, a: jax.Array, b: jax.Array) -> list[tuple[jax.Array, int, int]]:
+        """For each way in which b may be reflected: the squared distance [...] to its nearest such image.
+
+        1 of them on plain surfaces, 2 with an axis that flips, 4 with two.
+
+        Returns:
+          [(squared distance, sign_x, sign_y)], the signs being those of the image's coordinates and of its direction.
+        """
+        side, found = 2 * self.half_width, []
+        # Images in odd tiles of a flipping axis are reflected, the others as they are.
+        odd_x, odd_y = ((False, True) if edge == "flip" else (False,) for edge in self.edges)
+        for odd in itertools.product(odd_x, odd_y):
+            signs = -1 if odd[1] else 1, -1 if odd[0] else 1
+            square = jnp.zeros((), a.dtype)
+            for axis in (0, 1):
+                apart = jnp.abs(signs[axis] * b[..., axis] - a[..., axis])
+                if odd[axis]:
+                    apart = jnp.abs(side - apart)
+                elif self.edges[axis] == "wrap":
+                    apart = jnp.minimum(apart, jnp.abs(side - apart))
+                square = square + jnp.square(apart)
+            found.append((square, *signs))
+        return found
 
     def _cross(self, along: jax.Array, across: jax.Array, edge: str) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Both coordinates after crossing the edges of one, and whether that was an odd number of times."""
