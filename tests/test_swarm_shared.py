@@ -22,6 +22,10 @@ from jaxrl_envs.mean_field.transport import transport_1d, transport_sinkhorn
 KEY, NOW = jax.random.key(0), jnp.int32(0)
 RNG = np.random.default_rng(0)
 
+step = jax.jit(lambda model, *given: model.step(*given), static_argnums=0)
+observe = jax.jit(lambda model, *given: model.observe(*given), static_argnums=0)
+reset = jax.jit(lambda model, *given: model.reset(*given), static_argnums=(0, 2))
+
 
 def exact_transport(x: np.ndarray, y: np.ndarray) -> float:
     """Each point as many times as makes both clouds of one size, then the best assignment."""
@@ -58,15 +62,15 @@ def test_two_gaussians() -> None:
     """100, 53 and 0 users on the left at the start, after 12 steps and after half a cycle of 50."""
     model = TwoGaussians(1)
     params = model.default_params
-    swarm = model.reset(KEY, 60, params)
+    swarm = reset(model, KEY, 60, params)
     for time, left in ((0, 100), (12, 53), (25, 0), (50, 100)):
         users = model._users(KEY, jnp.int32(time), params)
         assert int((users < 0).sum()) == left  # 4.5 standard deviations keep the crowds apart
         np.testing.assert_allclose(np.abs(users).mean(), 1.0, atol=0.08)
-    _, reward, info = model.step(KEY, swarm, jnp.zeros((60, 1)), params)
+    _, reward, info = step(model, KEY, swarm, jnp.zeros((60, 1)), params)
     expected = exact_transport(np.asarray(swarm.x), np.asarray(swarm.shared))
     np.testing.assert_allclose([-reward, info["transport"]], expected, rtol=1e-5)
-    still = model.step(KEY, swarm, jnp.full((60, 1), 0.5), params.replace(noise=0.0))[0]
+    still = step(model, KEY, swarm, jnp.full((60, 1), 0.5), params.replace(noise=0.0))[0]
     np.testing.assert_allclose(still.x, np.clip(np.asarray(swarm.x) + 0.1, -2, 2), atol=1e-6)
     later = swarm.replace(time=jnp.int32(12))
     angle = 0.48 * np.pi
@@ -79,12 +83,12 @@ def test_formation_follows_votes() -> None:
     params = model.default_params
     shared = Led(jnp.array([1.0]), jnp.array([-0.5]), jnp.array([[0.0], [0.0], [1.0], [1.0]]))
     swarm = Swarm(jnp.array([[0.5], [0.5]]), NOW, shared)
-    after, reward, info = model.step(KEY, swarm, jnp.array([[1.0, 0.8], [-0.5, 0.2]]), params)
+    after, reward, info = step(model, KEY, swarm, jnp.array([[1.0, 0.8], [-0.5, 0.2]]), params)
     np.testing.assert_allclose([info["transport"], info["distance"]], [0.25, 1.5], rtol=1e-5)
     np.testing.assert_allclose(reward, -1.75, rtol=1e-5)
     np.testing.assert_allclose(after.x[:, 0], [0.7, 0.4], atol=1e-6)
     np.testing.assert_allclose(after.shared.leader, [1.1], atol=1e-6)
-    stays, *_ = model.step(KEY, swarm, jnp.array([[0.0, 1.0], [0.0, -1.0]]), params)
+    stays, *_ = step(model, KEY, swarm, jnp.array([[0.0, 1.0], [0.0, -1.0]]), params)
     np.testing.assert_allclose(stays.shared.leader, [1.0], atol=1e-6)
     np.testing.assert_allclose(model.shared_features(swarm, params), [0.5, -0.25])
 
@@ -92,12 +96,12 @@ def test_formation_follows_votes() -> None:
 @pytest.mark.parametrize(("model", "decay", "variance"), [(Formation(), 0.95, 0.02), (Potential(), 0.99, 0.005)])
 def test_targets_are_autoregressive(model: Any, decay: float, variance: float) -> None:
     params = model.default_params
-    swarm = model.reset(KEY, 1, params)
+    swarm = reset(model, KEY, 1, params)
     place = jnp.full(model.dimension, 0.8)
     swarm = swarm.replace(shared=swarm.shared.replace(target=place))
     action = jnp.zeros((1, *model.action_space(params).shape))
-    step = jax.jit(jax.vmap(lambda key: model.step(key, swarm, action, params)[0].shared.target))
-    targets = np.asarray(step(jax.random.split(KEY, 4000)))
+    many = jax.jit(jax.vmap(lambda key: step(model, key, swarm, action, params)[0].shared.target))
+    targets = np.asarray(many(jax.random.split(KEY, 4000)))
     np.testing.assert_allclose(targets.mean(0), 0.8 * decay, atol=4 * np.sqrt(variance / 4000))
     np.testing.assert_allclose(targets.var(0), variance, rtol=0.12)
 
@@ -107,7 +111,7 @@ def test_potential_by_hand() -> None:
     model = Potential()
     params = model.default_params
     swarm = Swarm(jnp.array([[1.4], [-1.9], [0.4]]), NOW, Led(jnp.array([1.9]), jnp.array([0.9])))
-    after, reward, _ = model.step(KEY, swarm, jnp.array([[0.0], [-1.0], [2.0]]), params)
+    after, reward, _ = step(model, KEY, swarm, jnp.array([[0.0], [-1.0], [2.0]]), params)
     np.testing.assert_allclose(reward, -1.0, rtol=1e-5)
     np.testing.assert_allclose(after.shared.leader, [1.9 - 0.01], atol=1e-5)
     np.testing.assert_allclose(after.x[:, 0], [1.4, 1.9, 0.6], atol=1e-5)
@@ -120,7 +124,7 @@ def test_beach_by_hand() -> None:
     shared = BeachShared(jnp.array([0, 0]), jnp.array([2, 4]))
     swarm = Swarm(jnp.array([0, 0, 21, 12]), NOW, shared)
     action = jnp.array([0, 1, 2, 4]) * 5 + 3  # stay, back and forth along the first axis, forth along the second
-    after, reward, info = model.step(KEY, swarm, action, params)
+    after, reward, info = step(model, KEY, swarm, action, params)
     distance, crowding = (0 + 0 + 2 + 4) / 4, 25 * (0.5**2 + 2 * 0.25**2)
     np.testing.assert_allclose([info["distance"], info["crowding"]], [distance, crowding], rtol=1e-6)
     np.testing.assert_allclose(reward, -distance - 0.3 * 3 - 0.06 * crowding, rtol=1e-6)
@@ -136,8 +140,8 @@ def test_the_bar_takes_a_vote_in_proportion() -> None:
     model = Beach()
     params = model.default_params
     swarm = Swarm(jnp.zeros(4, jnp.int32), NOW, BeachShared(jnp.array([2, 2]), jnp.array([2, 2])))
-    step = jax.jit(jax.vmap(lambda key: model.step(key, swarm, jnp.array([2, 2, 0, 2]), params)[0].shared))
-    shared = step(jax.random.split(KEY, 4000))
+    many = jax.jit(jax.vmap(lambda key: step(model, key, swarm, jnp.array([2, 2, 0, 2]), params)[0].shared))
+    shared = many(jax.random.split(KEY, 4000))
     moved = (np.asarray(shared.bar) == [3, 2]).all(1)
     stayed = (np.asarray(shared.bar) == [2, 2]).all(1)
     assert (moved | stayed).all()
@@ -153,7 +157,7 @@ def test_foraging_by_hand() -> None:
     x = jnp.array([[0.0, 0.0, 0.0], [0.25, 0.0, 0.95], [1.0, -1.5, 0.6]])
     shared = Patches(jnp.array([1.0, -1.5]), jnp.array([[0.0, 0.0], [1.9, 1.9]]), jnp.array([0.05, 0.0]))
     action = jnp.array([[1.0, 0.0, 0.0, 1.0]] * 3)
-    after, reward, info = model.step(KEY, Swarm(x, NOW, shared), action, params)
+    after, reward, info = step(model, KEY, Swarm(x, NOW, shared), action, params)
     # Weights 1, 1/2, 0: the patch's 0.05 per agent are 0.1 and 0.05 of load; what the second cannot hold is none.
     np.testing.assert_allclose(info["collected"], (0.1 + 0.05) / 3, atol=1e-6)
     np.testing.assert_allclose(info["unloaded"], 0.6 / 3, atol=1e-6)
@@ -163,7 +167,7 @@ def test_foraging_by_hand() -> None:
     np.testing.assert_allclose(after.shared.amount, [0.0, 0.0], atol=1e-7)
     # A rich patch gives a tenth per step, and the overflow is lost.
     rich = dataclasses.replace(shared, amount=jnp.array([1.2, 0.0]))
-    after, _, info = model.step(KEY, Swarm(x, NOW, rich), action, params)
+    after, _, info = step(model, KEY, Swarm(x, NOW, rich), action, params)
     np.testing.assert_allclose(after.x[:, 2], [0.2, 1.0, 0.0], atol=1e-6)
     np.testing.assert_allclose(info["collected"], (0.2 + 0.05) / 3, atol=1e-6)
     np.testing.assert_allclose(after.shared.amount, [1.1, 0.0], atol=1e-6)
@@ -172,9 +176,9 @@ def test_foraging_by_hand() -> None:
 def test_patches_arrive_and_the_truck_stays_below() -> None:
     model = Foraging()
     params = model.default_params.replace(arrivals=0.7)
-    swarm = model.reset(KEY, 1, params)
-    step = jax.jit(jax.vmap(lambda key: model.step(key, swarm, jnp.array([[0.0, 0.0, 0.0, 1.0]]), params)[0].shared))
-    shared = step(jax.random.split(KEY, 6000))
+    swarm = reset(model, KEY, 1, params)
+    many = jax.jit(jax.vmap(lambda key: step(model, key, swarm, jnp.array([[0.0, 0.0, 0.0, 1.0]]), params)[0].shared))
+    shared = many(jax.random.split(KEY, 6000))
     num = (np.asarray(shared.amount) > 0).sum(1)
     np.testing.assert_allclose(num.mean(), 0.7, atol=0.04)
     np.testing.assert_allclose((num == 0).mean(), np.exp(-0.7), atol=0.025)
@@ -183,8 +187,8 @@ def test_patches_arrive_and_the_truck_stays_below() -> None:
     assert held.max() <= 1.5
     assert float(shared.truck[:, 1].max()) <= -1.0
     full = dataclasses.replace(swarm.shared, amount=jnp.full(5, 0.7))
-    many = params.replace(arrivals=50.0)
-    after = model.step(KEY, swarm.replace(shared=full), jnp.zeros((1, 4)), many)[0]
+    rain = params.replace(arrivals=50.0)
+    after = step(model, KEY, swarm.replace(shared=full), jnp.zeros((1, 4)), rain)[0]
     assert int((after.shared.amount > 0).sum()) == 5
 
 

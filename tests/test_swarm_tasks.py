@@ -48,6 +48,10 @@ MODELS: dict[str, Any] = {
     "kuramoto_sine": Kuramoto(hood=Neighbourhood("all"), frequencies="lorentz", sine=True),
 }
 
+step = jax.jit(lambda model, *given: model.step(*given), static_argnums=0)
+observe = jax.jit(lambda model, *given: model.observe(*given), static_argnums=0)
+reset = jax.jit(lambda model, *given: model.reset(*given), static_argnums=(0, 2))
+
 
 def uniform_action(model: Any, num: int) -> jax.Array:
     space = model.action_space(model.default_params)
@@ -69,10 +73,10 @@ def test_every_task(name: str) -> None:
 
     @jax.jit
     def play(swarm: Swarm) -> Any:
-        obs = model.observe(KEY, swarm, params)
-        return obs, model.step(KEY, swarm, uniform_action(model, swarm.x.shape[0]), params)
+        obs = observe(model, KEY, swarm, params)
+        return obs, step(model, KEY, swarm, uniform_action(model, swarm.x.shape[0]), params)
 
-    swarm = model.reset(KEY, num, params)
+    swarm = reset(model, KEY, num, params)
     seen, place = model.observation_space(params), model.state_space(params)
     for time in range(3):
         assert int(swarm.time) == time
@@ -84,11 +88,11 @@ def test_every_task(name: str) -> None:
         assert reward.shape == ()
         assert all(value.shape == () for value in info.values())
     assert len(model.periodic) == sum(place.shape)
-    large, small = model.reset(KEY, 60, params), model.reset(KEY, 40, params)
+    large, small = reset(model, KEY, 60, params), reset(model, KEY, 40, params)
     np.testing.assert_array_equal(large.x[:40], small.x)
     if name != "kuramoto_sine":  # there the others matter for the move, too
         # Compiled for another size, a sine may differ in its last bit.
-        moved = [model.step(KEY, s, uniform_action(model, 60)[: s.x.shape[0]], params)[0].x
+        moved = [step(model, KEY, s, uniform_action(model, 60)[: s.x.shape[0]], params)[0].x
                  for s in (large, small)]  # fmt: skip
         np.testing.assert_allclose(moved[0][:40], moved[1], atol=1e-5)
     with pytest.raises(ValueError, match="num_agents >= 1"):
@@ -101,12 +105,12 @@ def test_permutation(name: str) -> None:
     """Oracle 1: agents in another order, without noise, lead to the same in that order, and to the same reward."""
     model, num = MODELS[name], 50
     params = quiet(model.default_params)
-    swarm, action = model.reset(KEY, num, params), uniform_action(model, num)
+    swarm, action = reset(model, KEY, num, params), uniform_action(model, num)
     order = np.random.default_rng(0).permutation(num)
 
     @jax.jit
     def play(swarm: Swarm, action: jax.Array) -> Any:
-        return model.observe(KEY, swarm, params), *model.step(KEY, swarm, action, params)[:2]
+        return observe(model, KEY, swarm, params), *step(model, KEY, swarm, action, params)[:2]
 
     obs, after, reward = play(swarm, action)
     obs_too, after_too, reward_too = play(swarm.replace(x=swarm.x[order]), action[order])
@@ -127,10 +131,10 @@ def test_agents_over_two_devices(name: str) -> None:
 
     @jax.jit
     def play(swarm: Swarm, action: jax.Array) -> Any:
-        obs = model.observe(jax.random.key(1), swarm, params)
-        return obs, *model.step(jax.random.key(2), swarm, action, params)
+        obs = observe(model, jax.random.key(1), swarm, params)
+        return obs, *step(model, jax.random.key(2), swarm, action, params)
 
-    swarm, action = model.reset(KEY, num, params), uniform_action(model, num)
+    swarm, action = reset(model, KEY, num, params), uniform_action(model, num)
     over = NamedSharding(mesh, PartitionSpec("agents"))
     split = (swarm.replace(x=jax.device_put(swarm.x, over)), jax.device_put(action, over))
     assert len(split[0].x.sharding.device_set) == 2
@@ -145,9 +149,9 @@ def test_vicsek_by_hand() -> None:
     x = jnp.array([[1.95, 0.0, 0.0], [-1.95, 0.0, np.pi / 2], [0.0, 0.0, np.pi]])
     model, swarm = Vicsek(), Swarm(x, jnp.int32(0))
     params = quiet(model.default_params).replace(action_cost=0.3)
-    obs = model.observe(KEY, swarm, params)
+    obs = observe(model, KEY, swarm, params)
     np.testing.assert_allclose(obs, [[0.5, 0.5], [-0.5, 0.5], [0.0, 1.0]], atol=1e-6)
-    after, reward, info = model.step(KEY, swarm, jnp.array([[0.5], [-2.0], [0.0]]), params)
+    after, reward, info = step(model, KEY, swarm, jnp.array([[0.5], [-2.0], [0.0]]), params)
     np.testing.assert_allclose(reward, -4 * np.pi / 9 - 0.3 * 0.5, atol=1e-5)
     np.testing.assert_allclose(info["polarisation"], 1 / 3, atol=1e-6)
     headings = np.array([0.1, np.pi / 2 - 0.2, np.pi])
@@ -155,7 +159,7 @@ def test_vicsek_by_hand() -> None:
     places = np.asarray(x[:, :2]) + 0.075 * np.stack([np.cos(headings), np.sin(headings)], 1)
     places[0, 0] -= 4.0
     np.testing.assert_allclose(after.x[:, :2], places, atol=1e-5)
-    of_all = dataclasses.replace(model, normalise="mf").observe(KEY, swarm, params)
+    of_all = observe(dataclasses.replace(model, normalise="mf"), KEY, swarm, params)
     np.testing.assert_allclose(of_all, [[1 / 3, 1 / 3], [-1 / 3, 1 / 3], [0.0, 1 / 3]], atol=1e-6)
 
 
@@ -163,8 +167,8 @@ def test_reflected_headings_are_seen_and_raw_ones_are_paid() -> None:
     """On a Klein bottle the neighbour across the seam is seen mirrored; the reward compares what the state says."""
     x = jnp.array([[1.95, 0.5, 0.7], [-1.95, -0.5, -0.7]])
     model, params = Vicsek(Surface("klein")), Vicsek().default_params
-    np.testing.assert_allclose(model.observe(KEY, Swarm(x, jnp.int32(0)), params), [[0.0, 1.0]] * 2, atol=1e-6)
-    reward = model.step(KEY, Swarm(x, jnp.int32(0)), jnp.zeros((2, 1)), params)[1]
+    np.testing.assert_allclose(observe(model, KEY, Swarm(x, jnp.int32(0)), params), [[0.0, 1.0]] * 2, atol=1e-6)
+    reward = step(model, KEY, Swarm(x, jnp.int32(0)), jnp.zeros((2, 1)), params)[1]
     np.testing.assert_allclose(reward, -1.4 / 2, atol=1e-5)
 
 
@@ -174,7 +178,7 @@ def test_aligned_and_opposite_swarms() -> None:
     params = model.default_params
     for headings, polarisation, reward in ((jnp.full(8, 3.0), 1.0, 0.0), (jnp.arange(8) % 2 * np.pi, 0.0, -np.pi / 2)):
         x = jnp.concatenate([jnp.zeros((8, 2)), headings[:, None]], 1)
-        _, paid, info = model.step(KEY, Swarm(x, jnp.int32(0)), jnp.zeros((8, 1)), params)
+        _, paid, info = step(model, KEY, Swarm(x, jnp.int32(0)), jnp.zeros((8, 1)), params)
         np.testing.assert_allclose([paid, info["polarisation"]], [reward, polarisation], atol=1e-5)
 
 
@@ -182,29 +186,29 @@ def test_informed_agents() -> None:
     model = Vicsek(informed=True)
     params = model.default_params.replace(goal=1.0, goal_weight=0.25)
     x = jnp.array([[0.0, 0.0, 0.4, 1.0], [1.0, 1.0, 1.4, 0.0]])
-    obs = model.observe(KEY, Swarm(x, jnp.int32(0)), params)
+    obs = observe(model, KEY, Swarm(x, jnp.int32(0)), params)
     np.testing.assert_allclose(obs, [[0, 1, np.sin(0.6), np.cos(0.6)], [0, 1, 0, 0]], atol=1e-6)
-    after, reward, _ = model.step(KEY, Swarm(x, jnp.int32(0)), jnp.zeros((2, 1)), params)
+    after, reward, _ = step(model, KEY, Swarm(x, jnp.int32(0)), jnp.zeros((2, 1)), params)
     np.testing.assert_allclose(reward, -0.75 * 0.5 - 0.25 * 0.5, atol=1e-5)
     np.testing.assert_array_equal(after.x[:, 3], x[:, 3])
-    share = model.reset(KEY, 20_000, params).x[:, 3].mean()
+    share = reset(model, KEY, 20_000, params).x[:, 3].mean()
     np.testing.assert_allclose(share, 0.1, atol=0.01)
 
 
 def test_nobody_enters_the_obstacle() -> None:
     model = Vicsek(Surface("torus"), obstacle=True)
     params = model.default_params.replace(obstacle_radius=0.8, noise=0.2)
-    swarm = model.reset(KEY, 500, params)
+    swarm = reset(model, KEY, 500, params)
 
     def body(swarm: Swarm, key: jax.Array) -> Any:
-        swarm = model.step(key, swarm, jnp.zeros((500, 1)), params)[0]
+        swarm = step(model, key, swarm, jnp.zeros((500, 1)), params)[0]
         return swarm, jnp.linalg.norm(swarm.x[:, :2], axis=1).min()
 
     assert float(jnp.linalg.norm(swarm.x[:, :2], axis=1).min()) >= 0.8 - 1e-6
     assert float(jax.lax.scan(body, swarm, jax.random.split(KEY, 60))[1].min()) >= 0.8 - 1e-6
     # Straight at it: thrown back the way it came.
     x = jnp.array([[-0.85, 0.0, 0.0]])
-    after = model.step(KEY, Swarm(x, jnp.int32(0)), jnp.zeros((1, 1)), params.replace(noise=0.0))[0]
+    after = step(model, KEY, Swarm(x, jnp.int32(0)), jnp.zeros((1, 1)), params.replace(noise=0.0))[0]
     np.testing.assert_allclose(after.x[0], [-0.825, 0.0, np.pi], atol=1e-5)
 
 
@@ -213,19 +217,19 @@ def test_aggregation_by_hand() -> None:
     u = jnp.array([[1.0, -1.0], [0.5, 0.0], [0.0, 3.0]])
     model, swarm = Aggregation(), Swarm(x, jnp.int32(0))
     params = quiet(model.default_params)
-    after, reward, info = model.step(KEY, swarm, u, params)
+    after, reward, info = step(model, KEY, swarm, u, params)
     np.testing.assert_allclose(info["spread"], (2 + 1 + 1) / 3, atol=1e-6)
     np.testing.assert_allclose(reward, -4 / 3 - 0.1 * 3.5 / 6, atol=1e-6)
     np.testing.assert_allclose(after.x, [[0.2 / 2**0.5, -0.2 / 2**0.5], [2.0, 1.0], [1.0, 2.0]], atol=1e-6)
-    np.testing.assert_array_equal(model.observe(KEY, swarm, params), x)
-    pairs = dataclasses.replace(model, reward="pairs").step(KEY, swarm, 0 * u, params)[1]
+    np.testing.assert_array_equal(observe(model, KEY, swarm, params), x)
+    pairs = step(dataclasses.replace(model, reward="pairs"), KEY, swarm, 0 * u, params)[1]
     np.testing.assert_allclose(pairs, -np.abs(np.asarray(x)[:, None] - np.asarray(x)).sum(-1).mean(), atol=1e-6)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_aggregation_starts_around_the_corners(dimension: int) -> None:
     model = Aggregation(dimension)
-    x = np.asarray(model.reset(KEY, 20_000, model.default_params).x)
+    x = np.asarray(reset(model, KEY, 20_000, model.default_params).x)
     corner = np.sign(x)
     shares = np.unique(corner, axis=0, return_counts=True)[1] / len(x)
     assert shares.shape == (2**dimension,)
