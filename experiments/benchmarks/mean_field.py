@@ -116,6 +116,7 @@ def main(config: Config) -> dict[str, float]:
         figures[f"peak_mb_{task}_1e6"] = found["peak_mb"]
         figures[f"temporary_mb_{task}_1e6"] = found["temporary_mb"]
     figures |= measure(sys.executable, WORK, what="grid_error", num_agents=4096)
+    # Memory of training, by the number of agents, belongs here: one more kind of work below.
     for name, value in figures.items():
         print(f"{name:48} {value:12.4g}")
     if config.json:

@@ -24,9 +24,10 @@ def grid_sums(  # noqa: PLR0913 - where, what, how far, how fine
 ) -> jax.Array:
     """Sums of what neighbours hold, approximately; O(N + G^2 log G), without pairs.
 
-    The disc: an agent counts in its cell, with a weight that falls from 1 to 0 over the width of a cell around the rim.
-    Its error falls with the square root of the cells' size. The smooth weight: agents are spread over four cells and
-    read four, linearly, and the error falls with the square of the cells' size.
+    The disc: an agent counts in its cell, with a weight that falls from 1 to 0 over the width of a cell around the
+    rim. Its error falls with the square root of the cells' size. Around a corner of the projective plane a neighbour
+    may have two images in the disc, and both count. The smooth weight: agents are spread over four cells and read four,
+    linearly, and the error falls with the square of the cells' size.
 
     Args:
       surface: where.
