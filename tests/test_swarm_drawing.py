@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxrl.rendering import Trajectory, render
 from jaxrl.swarm_plots import film_strip, plot_over_time
 from jaxrl_envs.mean_field.aggregation import Aggregation
 from jaxrl_envs.mean_field.drawing import heading_colours, swarm_image
@@ -88,6 +90,10 @@ def test_figures(tmp_path: Path) -> None:
     np.testing.assert_allclose(lines[0].get_ydata(), order + 0.05, atol=1e-6)
     np.testing.assert_allclose(lines[1].get_ydata(), order, atol=1e-6)
     assert len(figure.axes[0].collections) == 1
+    played = Trajectory(jax.tree.map(np.asarray, states), np.zeros((11, 20, 2)), np.zeros((11, 20, 1)), -order, 11)
+    path = render("jaxrl/vicsek", model, params, played, tmp_path / "swarm.gif")
+    with Image.open(path) as picture:
+        assert getattr(picture, "n_frames", 1) == 11
     with pytest.raises(ValueError, match="num_frames >= 2"):
         film_strip(model, params, states, num_frames=1)
     with pytest.raises(ValueError, match=r"expected values \[11\]"):

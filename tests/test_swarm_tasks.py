@@ -144,6 +144,29 @@ def test_agents_over_two_devices(name: str) -> None:
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
+def test_large_swarms_stay_where_they_are() -> None:
+    """On two devices no agent travels: what is exchanged are counts and sums, and each sees what it sees on one."""
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    model, num = Vicsek(hood=Neighbourhood("grid", 64)), 40_000
+    params = model.default_params
+    swarm = reset(model, KEY, num, params)
+    mesh = jax.make_mesh((2,), ("agents",), axis_types=(AxisType.Auto,))
+    split = swarm.replace(x=jax.device_put(swarm.x, NamedSharding(mesh, PartitionSpec("agents"))))
+
+    def play(swarm: Swarm) -> Any:
+        obs = model.observe(KEY, swarm, params)
+        return obs, *model.step(KEY, swarm, obs[:, :1], params)
+
+    compiled = jax.jit(play).lower(split).compile()
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+    for a, b in zip(jax.tree.leaves(jax.jit(play)(swarm)), jax.tree.leaves(compiled(split)), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
 def test_vicsek_by_hand() -> None:
     """Three agents, two in sight of each other across the seam; no noise."""
     x = jnp.array([[1.95, 0.0, 0.0], [-1.95, 0.0, np.pi / 2], [0.0, 0.0, np.pi]])
