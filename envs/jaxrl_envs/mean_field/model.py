@@ -1,7 +1,7 @@
 """What a swarm is: N exchangeable agents that see, act and move by one law, paid as a team.
 
-Axis N: agents. Noise is drawn for all agents at once from one key (`jax.random.normal(key, (N,))` hashes the key and each
-index), so two swarms of different size share the noise of the agents that both have: sweeps over N are paired.
+Axis N: agents. Noise is drawn for all agents at once from one key (`jax.random.normal(key, (N,))` hashes the key and
+each index), so two swarms of different size share the noise of the agents that both have: sweeps over N are paired.
 """
 
 from __future__ import annotations
