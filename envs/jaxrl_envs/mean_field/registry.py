@@ -1,0 +1,50 @@
+"""Mean-field control by name: what `jaxrl.make_env("jaxrl/mean_field_two_room")` and the like make."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from jaxrl_envs.mean_field.control import MeanFieldEnv, mean_field
+from jaxrl_envs.mean_field.dynamics import exact, gaussian, particles
+from jaxrl_envs.mean_field.features import Features, MomentFeatures, kernel_basis
+from jaxrl_envs.mean_field.lq import LQModel, LQParams
+from jaxrl_envs.mean_field.rules import AffineRule, decision_rule
+
+_TABLES = ("two_room", "anti_crowding", "pigou", "tabular_mf3", "crowd_modelling")
+DYNAMICS = ("particles", "exact", "gaussian")
+_LQ_BOUNDS = ((-3.0,), (3.0,))
+
+
+def make_mean_field(
+    task: str, dynamics: str = "particles", num_agents: int = 200, observe_time: str = "none", full: bool = False
+) -> MeanFieldEnv:
+    """A task with known answers, as mean-field control.
+
+    Args:
+      task: two_room, anti_crowding, pigou, tabular_mf3, crowd_modelling or lq.
+      dynamics: "particles", or the limit of many agents: "exact" of tables, "gaussian" of lq.
+      num_agents: of particles.
+      observe_time: as in `mean_field`.
+      full: agents see their own state.
+    Raises:
+      ValueError: for unknown names, or dynamics that the task does not have.
+    """
+    if dynamics not in DYNAMICS:
+        raise ValueError(f"dynamics = {dynamics!r}: expected one of {', '.join(DYNAMICS)}")
+    chosen = {"particles": particles(num_agents), "exact": exact(), "gaussian": gaussian()}[dynamics]
+    keywords: dict[str, Any] = {"observe_time": observe_time, "fully_observed": full}
+    if task in _TABLES:
+        model = getattr(importlib.import_module("jaxrl_envs.mean_field.tasks"), task)()
+        return mean_field(model, None, None, chosen, **keywords)
+    if task != "lq":
+        raise ValueError(f"task = {task!r}: expected one of {', '.join((*_TABLES, 'lq'))}")
+    lq = LQModel(start=LQParams(obs_noise=0.0 if full else 0.5))
+    space = lq.state_space(lq.default_params)
+    if dynamics == "gaussian":
+        return mean_field(lq, MomentFeatures(1), AffineRule(), chosen, **keywords)
+    features = Features(kernel_basis(space, 5, bounds=_LQ_BOUNDS))
+    rule = decision_rule(
+        kernel_basis(space, 5, bounds=_LQ_BOUNDS, placement="ends"), lq.action_space(lq.default_params)
+    )
+    return mean_field(lq, features, rule, chosen, **keywords)
