@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxrl.presets import (
     continuous,
     evolved,
+    mean_field,
     meta,
     neuroevolution,
     on_policy,
@@ -38,6 +39,7 @@ from jaxrl.presets.evolved import (
     lpo,
     ta_lpg,
 )
+from jaxrl.presets.mean_field import MFCPGConfig, MFCPGHparams, mfc_pg, mfc_ppo
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
@@ -75,6 +77,7 @@ PRESETS: dict[str, Preset] = {
     **quality_diversity.PRESETS,
     **neuroevolution.PRESETS,
     **strategies.PRESETS,
+    **mean_field.PRESETS,
 }
 
 __all__ = [
@@ -92,6 +95,8 @@ __all__ = [
     "EvosaxHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MFCPGConfig",
+    "MFCPGHparams",
     "MapElitesConfig",
     "MapElitesHparams",
     "MetaConfig",
@@ -125,6 +130,8 @@ __all__ = [
     "lpo",
     "map_elites",
     "mdpo_off",
+    "mfc_pg",
+    "mfc_ppo",
     "ns_es",
     "on_policy_agent",
     "open_es",

@@ -1,0 +1,182 @@
+"""Ready-made mean-field control: PPO on the upper level, and gradients through deterministic dynamics."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+
+from jaxrl.agents.open_loop import open_loop
+from jaxrl.agents.policy import policy_agent
+from jaxrl.algorithm import Algorithm
+from jaxrl.analytic import analytic_gradient
+from jaxrl.env import Environment
+from jaxrl.ops.minibatch import OPTIMIZERS
+from jaxrl.presets.base import OnPolicyLengths, Preset, check_network
+from jaxrl.presets.on_policy import PPOConfig, PPOHparams, on_policy_agent, ppo
+from jaxrl.settings import check_at_least, check_choice, setting
+from jaxrl.types import Agent
+
+_OURS = "jaxrl"
+_CUI = "Cui et al. 2024, arXiv:2307.06175; settings ours"
+POLICIES = ("open_loop", "network")
+
+
+DEC_POMFPPO_CONFIG = PPOConfig(
+    total_steps=2_000_000,
+    num_envs=256,
+    num_steps=32,
+    num_epochs=4,
+    num_minibatches=4,
+    normalize_advantage="batch",
+    hidden_sizes=(256, 256),
+)
+DEC_POMFPPO_HPARAMS = PPOHparams(learning_rate=3e-4, gamma=0.99, gae_lambda=0.95, vf_coef=1.0, ent_coef=0.0)
+
+
+def mfc_ppo_agent(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Agent:
+    """The agent of `ppo`, for swarms whose agents see their own state.
+
+    Raises:
+      ValueError: for others.
+    """
+    if not getattr(env, "fully_observed", False):
+        raise ValueError(
+            "mfc_ppo is for mean-field environments whose agents see their own state, as jaxrl/mean_field_lq_full "
+            "or mean_field(..., fully_observed=True); use dec_pomfppo for others"
+        )
+    return on_policy_agent(env, config, hp, env_params)
+
+
+def mfc_ppo(
+    env: Environment,
+    config: PPOConfig = DEC_POMFPPO_CONFIG,
+    hp: PPOHparams = DEC_POMFPPO_HPARAMS,
+    env_params: Any = None,
+) -> Algorithm:
+    """`ppo` on mean-field control with full observation: args and errors as `ppo` and `mfc_ppo_agent`."""
+    mfc_ppo_agent(env, config, hp, env_params)
+    return ppo(env, config, hp, env_params)
+
+
+@dataclasses.dataclass(frozen=True)
+class MFCPGConfig(OnPolicyLengths):
+    """What fixes shapes and branches of `mfc_pg`."""
+
+    total_steps: int = setting(100_000, "environment steps of one run; rounded down to whole updates", _OURS)
+    num_envs: int = setting(1, "episodes per update; one says all where nothing is random", _OURS)
+    num_steps: int = setting(32, "steps at which episodes are cut; gradients flow through all of them", _OURS)
+    policy: str = setting("open_loop", "open_loop, a plan of one action per step; or network, of observations", _OURS)
+    anneal_learning_rate: bool = setting(True, "learning rate falls linearly to zero", _OURS)
+    optimizer: str = setting("adam", f"{', '.join(OPTIMIZERS)}", _OURS)
+    hidden_sizes: tuple[int, ...] = setting((64, 64), "network: widths of the hidden layers", _OURS)
+    activation: str = setting("tanh", "network: tanh, relu, swish, gelu or elu", _OURS)
+    torso: str = setting("auto", "network: mlp, cnn, or auto", _OURS)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "total_steps", "num_envs", "num_steps")
+        check_choice("policy", self.policy, POLICIES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_network(self)
+        if self.num_updates < 1:
+            raise ValueError(
+                f"total_steps = {self.total_steps} is less than one update of num_envs * num_steps = "
+                f"{self.steps_per_update} steps; use at least {self.steps_per_update}"
+            )
+
+    @property
+    def memory(self) -> str:
+        """Policies have none."""
+        return "none"
+
+    @property
+    def memory_size(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def output(self) -> str:
+        """Actions are what the network puts out."""
+        return "clip"
+
+    @property
+    def normalize_obs(self) -> bool:
+        """Observations are as they are."""
+        return False
+
+    @property
+    def virtual_norm(self) -> bool:
+        """Layers are as they are."""
+        return False
+
+
+@struct.dataclass
+class MFCPGHparams:
+    """The numbers of `mfc_pg`; each may be swept in one program."""
+
+    learning_rate: Any = setting(0.05, "of the optimiser, at the start", _OURS, low=0.0)
+    gamma: Any = setting(0.99, "discount factor, in [0, 1]", _OURS, low=0.0, high=1.0)
+    max_grad_norm: Any = setting(1e6, "global norm to which gradients are clipped", _OURS, low=0.0)
+
+
+def mfc_pg_agent(env: Environment, config: MFCPGConfig, hp: MFCPGHparams, env_params: Any = None) -> Agent:
+    """Who plays in `mfc_pg`."""
+    params = env.default_params if env_params is None else env_params
+    if config.policy == "open_loop":
+        return open_loop(env.action_space(params), config.num_steps)
+    return policy_agent(env.observation_space(params), env.action_space(params), config)
+
+
+def mfc_pg(
+    env: Environment,
+    config: MFCPGConfig = MFCPGConfig(),
+    hp: MFCPGHparams = MFCPGHparams(),
+    env_params: Any = None,
+) -> Algorithm:
+    """Mean-field control by reverse-mode gradients through its deterministic, differentiable dynamics.
+
+    Works on any environment whose rewards depend differentiably on actions; meant for `mean_field` with `exact`,
+    `grid` or `gaussian` dynamics, where the best plan is as good as the best policy (no common noise).
+
+    Args:
+      env: of one instance; actions in a Box.
+      config, hp: settings, and numbers that may be traced.
+      env_params: the environment's; may be traced.
+    Returns:
+      An `Algorithm`; episodes are whole, from their start.
+    """
+    params = env.default_params if env_params is None else env_params
+    return analytic_gradient(mfc_pg_agent(env, config, hp, params), env, params, config, hp)
+
+
+_LQ = {"gamma": 0.95}  # with which its solution is known
+_UPPER: dict[str, dict[str, Any]] = {f"jaxrl/mean_field_lq{kind}": dict(_LQ) for kind in ("", "_full")}
+_PPO = Preset(
+    summary="decentralised partially observed mean-field control: PPO over decision rules; N agents in training",
+    reference="arXiv:2307.06175",
+    config=DEC_POMFPPO_CONFIG,
+    hparams=DEC_POMFPPO_HPARAMS,
+    agent=on_policy_agent,
+    make=ppo,
+    overrides=_UPPER,
+    action_spaces="Box",
+)
+PRESETS: dict[str, Preset] = {
+    "dec_pomfppo": _PPO,
+    "mfc_ppo": _PPO._replace(
+        summary="mean-field control with full observation: PPO over decision rules",
+        agent=mfc_ppo_agent,
+        make=mfc_ppo,
+    ),
+    "mfc_pg": Preset(
+        summary="mean-field control by gradients through deterministic dynamics",
+        reference="jaxrl",
+        config=MFCPGConfig(),
+        hparams=MFCPGHparams(),
+        agent=mfc_pg_agent,
+        make=mfc_pg,
+        overrides=_UPPER,
+        action_spaces="Box",
+    ),
+}
