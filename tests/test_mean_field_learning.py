@@ -13,7 +13,11 @@ from test_mean_field_lq import GAMMA, PARTIAL
 
 from jaxrl.algorithm import sweep, train
 from jaxrl.evaluation import evaluate
-from jaxrl.presets import find_preset
+from jaxrl.objectives import ppo_adaptive_kl_objective, ppo_clip_kl_objective, ppo_objective
+from jaxrl.objectives.common import AdvantageTargets, value_loss
+from jaxrl.objectives.kl import rllib_kl_coef
+from jaxrl.ops.distributions import DiagNormal
+from jaxrl.presets import PPOConfig, find_preset
 from jaxrl.presets.mean_field import MFCPGConfig, MFCPGHparams, mfc_pg, mfc_pg_agent
 from jaxrl_envs.mean_field.lq import LQParams, lq_solution
 from jaxrl_envs.mean_field.registry import make_mean_field
@@ -103,10 +107,72 @@ def test_dec_pomfppo_comes_near_the_optimum(task: str, optimum: float) -> None:
     assert (returns <= optimum + 1e-5).all()
 
 
+def test_the_reference_settings_are_the_published_table() -> None:
+    preset = find_preset("m3fc_reference")
+    config, hp = preset.config, preset.hparams
+    assert (config.num_envs * config.num_steps, config.num_epochs) == (24_000, 8)
+    assert config.num_envs * config.num_steps // config.num_minibatches == 4_000
+    assert config.num_updates == 5_000
+    assert (config.hidden_sizes, config.activation, config.shared_torso) == ((256, 256), "tanh", False)
+    assert (config.initializer, config.state_std, config.anneal_learning_rate) == ("normc", True, False)
+    numbers = (hp.gamma, hp.gae_lambda, hp.learning_rate, hp.clip_eps, hp.ent_coef, hp.kl_coef_init, hp.kl_target)
+    assert numbers == (0.99, 1.0, 5e-5, 0.2, 0.0, 0.2, 0.03)
+    assert (0.5 * hp.vf_coef, hp.value_error_max) == (1.0, 10.0)
+    env = make_mean_field("lq", num_agents=300, parametrisation="m3fc_reference")
+    assert env.features.num == 7
+    assert env.rule.squash == "m3fc_reference"
+    assert env.rule.num_params == 14
+
+
+def test_the_references_network_starts_as_rllibs() -> None:
+    """Columns of weights of length 1, of heads 0.01; the deviation is a head, and about 1 at first."""
+    preset, env = find_preset("m3fc_reference"), make_mean_field("lq", num_agents=2)
+    config = dataclasses.replace(preset.config, hidden_sizes=(16, 16))
+    agent = preset.agent(env, config, preset.hparams, None)
+    state = agent.init(jax.random.key(0), env.observation_space(None), env.action_space(None))
+    layers = state.params["params"]
+    for torso in ("torso", "critic_torso"):
+        for layer in layers[torso].values():
+            np.testing.assert_allclose(np.linalg.norm(layer["kernel"], axis=0), 1.0, rtol=1e-5)
+    for head in ("head_policy", "head_log_std", "head_value"):
+        np.testing.assert_allclose(np.linalg.norm(layers[head]["kernel"], axis=0), 0.01, rtol=1e-5)
+    obs = jnp.stack([jnp.zeros(5), 3.0 * jnp.ones(5)])
+    _, _, extras = agent.act(jax.random.key(0), state, (), obs, jnp.zeros(2, bool), True)
+    log_std = extras["policy"].log_std
+    assert log_std.shape == (2, 10)
+    assert 1e-4 < float(jnp.abs(log_std[0] - log_std[1]).max()) < 0.1
+
+
+def test_clip_and_adaptive_penalty_at_once() -> None:
+    """RLlib's rule for the weight, and its bound on the value's error, whose gradient vanishes beyond."""
+    for kl, expected in ((0.01, 0.1), (0.02, 0.2), (0.05, 0.2), (0.07, 0.3)):
+        np.testing.assert_allclose(rllib_kl_coef(0.2, kl, 0.03), expected, rtol=1e-6)
+    targets = AdvantageTargets(*(jnp.zeros(2) for _ in range(3)), returns=jnp.array([1.0, 100.0]), value=jnp.zeros(2))
+    loss, slope = jax.value_and_grad(lambda v: value_loss(v, targets, None, 10.0))(jnp.zeros(2))
+    np.testing.assert_allclose(loss, 0.25 * (1.0 + 10.0))
+    np.testing.assert_allclose(slope, [-0.5, 0.0])
+    hp = find_preset("m3fc_reference").hparams
+    both, clipped, held = (
+        make(hp, "none") for make in (ppo_clip_kl_objective, ppo_objective, ppo_adaptive_kl_objective)
+    )
+    old, new = DiagNormal(jnp.zeros((3, 1)), jnp.zeros((3, 1))), DiagNormal(jnp.full((3, 1), 0.3), jnp.zeros((3, 1)))
+    action, advantage = jnp.array([[2.0], [0.5], [-1.0]]), jnp.array([1.0, -1.0, 2.0])
+    data = AdvantageTargets(action, old.log_prob(action), advantage, jnp.ones(3), jnp.zeros(3), None, old)
+    outputs = {"policy": new, "value": jnp.zeros(3)}
+    losses = [objective.loss(objective.init(), outputs, data)[0] for objective in (both, clipped)]
+    # KL between Gaussians of deviation 1 whose means are 0.3 apart: 0.045.
+    np.testing.assert_allclose(losses[0] - losses[1], 0.2 * 0.045, rtol=1e-4)
+    assert float(held.loss(held.init(), outputs, data)[0]) != pytest.approx(float(losses[0]))
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="mean_field_lq_full"):
         find_preset("mfc_ppo").make(make_mean_field("two_room"))
     with pytest.raises(ValueError, match="less than one update"):
         MFCPGConfig(total_steps=3)
+    with pytest.raises(ValueError, match="one Gaussian"):
+        PPOConfig(state_std=True, num_primitives=2)
+    with pytest.raises(ValueError, match="orthogonal, normc"):
+        PPOConfig(initializer="zeros")
     with pytest.raises(ValueError, match="open_loop, network"):
         MFCPGConfig(policy="table")

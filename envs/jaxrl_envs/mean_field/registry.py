@@ -7,17 +7,23 @@ from typing import Any
 
 from jaxrl_envs.mean_field.control import MeanFieldEnv, mean_field
 from jaxrl_envs.mean_field.dynamics import exact, gaussian, particles
-from jaxrl_envs.mean_field.features import Features, MomentFeatures, kernel_basis
+from jaxrl_envs.mean_field.features import Features, MomentFeatures, histogram_basis, kernel_basis
 from jaxrl_envs.mean_field.lq import LQModel, LQParams
 from jaxrl_envs.mean_field.rules import AffineRule, decision_rule
 
 _TABLES = ("two_room", "anti_crowding", "pigou", "tabular_mf3", "crowd_modelling")
+PARAMETRISATIONS = ("kernel", "histogram", "m3fc_reference")
 DYNAMICS = ("particles", "exact", "gaussian")
 _LQ_BOUNDS = ((-3.0,), (3.0,))
 
 
 def make_mean_field(
-    task: str, dynamics: str = "particles", num_agents: int = 200, observe_time: str = "none", full: bool = False
+    task: str,
+    dynamics: str = "particles",
+    num_agents: int = 200,
+    observe_time: str = "none",
+    full: bool = False,
+    parametrisation: str = "kernel",
 ) -> MeanFieldEnv:
     """A task with known answers, as mean-field control.
 
@@ -27,11 +33,15 @@ def make_mean_field(
       num_agents: of particles.
       observe_time: as in `mean_field`.
       full: agents see their own state.
+      parametrisation: of features and rules of lq: 5 kernels, "histogram" (7 bins), or "m3fc_reference" (7 bins, and
+        rules that are squashed twice); tables have one row per state in any case.
     Raises:
       ValueError: for unknown names, or dynamics that the task does not have.
     """
-    if dynamics not in DYNAMICS:
-        raise ValueError(f"dynamics = {dynamics!r}: expected one of {', '.join(DYNAMICS)}")
+    choices = (("dynamics", dynamics, DYNAMICS), ("parametrisation", parametrisation, PARAMETRISATIONS))
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"{name} = {value!r}: expected one of {', '.join(known)}")
     chosen = {"particles": particles(num_agents), "exact": exact(), "gaussian": gaussian()}[dynamics]
     keywords: dict[str, Any] = {"observe_time": observe_time, "fully_observed": full}
     if task in _TABLES:
@@ -43,8 +53,10 @@ def make_mean_field(
     space = lq.state_space(lq.default_params)
     if dynamics == "gaussian":
         return mean_field(lq, MomentFeatures(1), AffineRule(), chosen, **keywords)
-    features = Features(kernel_basis(space, 5, bounds=_LQ_BOUNDS))
-    rule = decision_rule(
-        kernel_basis(space, 5, bounds=_LQ_BOUNDS, placement="ends"), lq.action_space(lq.default_params)
-    )
+    bins = histogram_basis(space, 7, bounds=_LQ_BOUNDS)
+    soft = parametrisation == "kernel"
+    features = Features(kernel_basis(space, 5, bounds=_LQ_BOUNDS) if soft else bins)
+    basis = kernel_basis(space, 5, bounds=_LQ_BOUNDS, placement="ends") if soft else bins
+    squash = "m3fc_reference" if parametrisation == "m3fc_reference" else "tanh"
+    rule = decision_rule(basis, lq.action_space(lq.default_params), squash=squash)
     return mean_field(lq, features, rule, chosen, **keywords)
