@@ -5,8 +5,8 @@
 Trains `dec_pomfppo` (and `mfc_ppo` where agents see their state) on swarms of 200 agents, resumably, in
 `runs/mean_field_control/SCALE/TASK`, then plays each seed's policy with few and many agents in the three modes of
 execution and in the limit; and runs `mfc_pg` to the table of the linear-quadratic task and on the finite tasks. Writes
-`<out>/SCALE.json` (per task and seed: returns in the limit beside the optimum, the sweep over sizes with intervals),
-`.npz` and `SCALE_sizes.png`. Settings are ours, in the style of Cui et al. 2024, arXiv:2307.06175: no figure of theirs
+`<out>/SCALE.json` (per task and seed: returns in the limit beside the optimum, the sweep over sizes with intervals)
+and `SCALE_sizes.png`. Settings are ours, in the style of Cui et al. 2024, arXiv:2307.06175: no figure of theirs
 is reproduced.
 
 Swarms without a known optimum (`SWARMS`) join as soon as an environment of their name exists.
@@ -25,7 +25,7 @@ import tyro
 
 import jaxrl
 from experiments.meta_training import ScaleName, in_pieces, trained
-from jaxrl.files import write_json, write_npz
+from jaxrl.files import read_json, to_json, write_json
 from jaxrl.presets import MFCPGConfig, MFCPGHparams, mfc_pg
 from jaxrl.provenance import provenance
 from jaxrl.reporting import bootstrap
@@ -115,7 +115,7 @@ SCALES: dict[str, Scale] = {
         _known({**_TINY, "learning_rate": 1e-3}, {"two_room": 64, "anti_crowding": 64, "lq": 336}), 2, (2, 5), 4, 20
     ),
     "cpu": Scale(
-        _known(_SMALL, {"two_room": 200_000, "anti_crowding": 100_000, "lq": 800_000}) | _swarms(_SMALL, 1_000_000),
+        _known(_SMALL, {"two_room": 100_000, "anti_crowding": 50_000, "lq": 600_000}) | _swarms(_SMALL, 1_000_000),
         5, (2, 5, 10, 50, 200, 1000), 100, 1500,
     ),
     # The preset's own sizes.
@@ -150,31 +150,24 @@ def main(config: Config) -> dict[str, np.ndarray]:
 
 def _main(config: Config) -> dict[str, np.ndarray]:
     scale = SCALES[config.scale]
-    known = jaxrl.list_envs()
+    known, file = jaxrl.list_envs(), config.out / f"{config.scale}.json"
     tasks = {name: task for name, task in scale.tasks.items() if task.env in known}
     if config.only:
         tasks = {name: task for name, task in tasks.items() if name in config.only}
-    gradients, rows, sweeps = gradient_results(scale.gradient_updates), {}, {}
+    # A command for some of the tasks leaves the others' rows as they are, with their own provenance.
+    rows = read_json(file)["tasks"] if file.exists() else {}
+    gradients = gradient_results(scale.gradient_updates)
+    arrays: dict[str, np.ndarray] = {}
     for name, task in tasks.items():
         folder = config.runs / "mean_field_control" / config.scale / name
         run = trained(task.preset, task, scale.seeds, folder)
         played = _played(run, task, scale)
-        sweeps[name] = played
-        rows[name] = _row(task, played)
-        print(name, {key: value for key, value in rows[name].items() if key != "sizes"}, flush=True)
-    arrays = {
-        f"{name}/{mode}": np.stack([found.returns[mode] for found in played])
-        for name, played in sweeps.items()
-        for mode in MODES
-    }
-    about = {
-        "scale": config.scale, "seeds": scale.seeds, "episodes": scale.episodes, "sizes": scale.sizes,
-        "settings": {name: {"preset": task.preset, **task.all_settings} for name, task in tasks.items()},
-        "mfc_pg": gradients, "tasks": rows,
-    }  # fmt: skip
-    write_json(config.out / f"{config.scale}.json", about | provenance())
-    write_npz(config.out / f"{config.scale}.npz", {n: a.mean(-1).astype(np.float32) for n, a in arrays.items()})
-    draw(rows, config.out / f"{config.scale}_sizes.png")
+        rows[name] = _row(task, played) | {"provenance": provenance()}
+        arrays |= {f"{name}/{mode}": np.stack([found.returns[mode] for found in played]) for mode in MODES}
+        print(name, rows[name]["limit"], flush=True)
+        about = {"scale": config.scale, "seeds": scale.seeds, "episodes": scale.episodes, "mfc_pg": gradients}
+        write_json(file, about | {"tasks": rows} | provenance())
+    draw(to_json(rows), config.out / f"{config.scale}_sizes.png")
     return arrays
 
 
@@ -198,6 +191,9 @@ def _row(task: Task, played: list[SwarmReturns]) -> dict[str, Any]:
         estimate = bootstrap(values, lambda v, axis: v.mean(axis))
         sizes[mode] = {"mean": estimate.point, "low": estimate.low, "high": estimate.high}
     row = {
+        "preset": task.preset,
+        "settings": task.all_settings,
+        "gamma": task.gamma,
         "optimum": task.optimum,
         "goal": task.goal,
         "limit": {mode: values.round(6) for mode, values in limits.items()},

@@ -183,6 +183,7 @@ class ActorCritic(nn.Module):
       num_log_std: width of the parameter "log_std", first 0, which does not depend on observations; 0 for none.
       shared_torso: one torso for all heads, else one for the policy and one for the others.
       state_std: "log_std" [N, width] is a head beside the policy's instead.
+      policy_inputs: the policy sees only so many entries of each observation, the other heads all; 0 for all.
       initializer: "orthogonal", as above and in `Torso`; or "normc", columns of length 1, of heads 0.01.
     """
 
@@ -194,6 +195,7 @@ class ActorCritic(nn.Module):
     torso: str
     shared_torso: bool
     state_std: bool = False
+    policy_inputs: int = 0
     initializer: str = "orthogonal"
 
     @nn.compact
@@ -213,7 +215,7 @@ class ActorCritic(nn.Module):
                 nn.Dense(width, kernel_init=normc(0.01), name=f"head_{name}") if by_column else _head(name, width, gain)
             )
 
-        features = torso(name="torso")(x)
+        features = torso(name="torso")(x[:, : self.policy_inputs] if self.policy_inputs else x)
         outputs = {"policy": head("policy", self.num_policy_outputs, 0.01)(features)}
         if self.state_std:
             outputs["log_std"] = head("log_std", self.num_log_std, 0.01)(features)

@@ -20,7 +20,7 @@ from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box
 from jaxrl_envs import probes
 from jaxrl_envs.gridworld import LevelDistribution, grid_random
-from jaxrl_envs.mean_field.registry import make_mean_field
+from jaxrl_envs.mean_field.registry import make_mean_field, make_swarm
 from jaxrl_envs.point_mass import point_mass
 
 UPDATES = 6
@@ -215,6 +215,15 @@ def _upper_level(preset: str, task: str, **changes: Any) -> Case:
     return Case(preset, TINY, sweeps, lambda: make_mean_field(task, num_agents=3, **changes), scale)
 
 
+def _agents(preset: str, task: str, **settings: Any) -> Case:
+    sweeps = {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+
+    def scale(env: Any, reward: Any) -> tuple[Any, Any]:
+        return ScaledRewards(env, reward), env.default_params
+
+    return Case(preset, {**TINY, **settings}, sweeps, lambda: make_swarm(task, 3), scale)
+
+
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
@@ -275,6 +284,8 @@ CASES: dict[str, Case] = {
     "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "dec_pomfppo": _upper_level("dec_pomfppo", "two_room"),
     "m3fc_reference": _upper_level("m3fc_reference", "lq", parametrisation="m3fc_reference"),
+    "ippo": _agents("ippo", "two_room"),
+    "mappo": _agents("mappo", "lq", normalize_obs=True),
     "mfc_ppo": _upper_level("mfc_ppo", "lq", full=True),
     "mfc_pg": Case(
         "mfc_pg",

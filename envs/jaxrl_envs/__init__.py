@@ -61,6 +61,7 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
         f"mean_field_{name}_full": ("mean_field.registry", "make_mean_field", {"task": name, "full": True})
         for name in _MEAN_FIELDS
     },
+    **{f"swarm_{name}": ("mean_field.registry", "make_swarm", {"task": name}) for name in _MEAN_FIELDS},
 }
 
 

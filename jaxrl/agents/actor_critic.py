@@ -170,6 +170,7 @@ def _network(objective: Objective, obs_space: Space, action_space: Space, config
             torso=kind,
             shared_torso=config.shared_torso,
             state_std=config.state_std and isinstance(action_space, Box),
+            policy_inputs=config.policy_inputs,
             initializer=config.initializer,
         )
     if not recurrent:

@@ -7,15 +7,19 @@ from typing import Any
 
 from flax import struct
 
+from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.agents.open_loop import open_loop
 from jaxrl.agents.policy import policy_agent
+from jaxrl.agents.swarm import shared_by_swarm
 from jaxrl.algorithm import Algorithm
 from jaxrl.analytic import analytic_gradient
 from jaxrl.env import Environment
 from jaxrl.ops.minibatch import OPTIMIZERS
-from jaxrl.presets.base import OnPolicyLengths, Preset, check_network
+from jaxrl.presets.base import OnPolicyLengths, Preset, check_network, on_policy_algorithm
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, on_policy_agent, ppo
+from jaxrl.rules import find_objective
 from jaxrl.settings import check_at_least, check_choice, setting
+from jaxrl.spaces import Box
 from jaxrl.types import Agent
 
 _OURS = "jaxrl"
@@ -88,6 +92,58 @@ def mfc_ppo(
     """`ppo` on mean-field control with full observation: args and errors as `ppo` and `mfc_ppo_agent`."""
     mfc_ppo_agent(env, config, hp, env_params)
     return ppo(env, config, hp, env_params)
+
+
+def ippo_agent(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Agent:
+    """The agents of a swarm, each seeing its own observation and nothing else, in training, too.
+
+    Args:
+      env: of N agents (`jaxrl_envs.mean_field.agents.swarm_env`): has `num_agents`, `num_own`, `agent_action_space` and
+        `agent_observation_space`.
+      config, hp, env_params: as of `ppo`; `num_envs` counts swarms.
+    Raises:
+      ValueError: for another environment, or a memory.
+    """
+    return _swarm_agent(env, config, hp, env_params, central=False)
+
+
+def mappo_agent(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Agent:
+    """As `ippo_agent`, with a critic that sees the features of the population; agents still act without them."""
+    return _swarm_agent(env, config, hp, env_params, central=True)
+
+
+def _swarm_agent(env: Any, config: PPOConfig, hp: PPOHparams, env_params: Any, central: bool) -> Agent:
+    if not hasattr(env, "agent_observation_space"):
+        raise ValueError(
+            "ippo and mappo need an environment of agents, as jaxrl/swarm_two_room or swarm_env(model, 20)"
+        )
+    if config.memory != "none":
+        raise ValueError(f"memory = {config.memory!r}: agents of a swarm have none; set it to 'none'")
+    params = env.default_params if env_params is None else env_params
+    whole, action_space = env.agent_observation_space(params), env.agent_action_space(params)
+    low, high = whole.bounds()
+    own = Box(low[: env.num_own], high[: env.num_own], (env.num_own,))
+    seen = whole if central else own
+    config = dataclasses.replace(config, policy_inputs=env.num_own if central else 0)
+    agent = actor_critic(find_objective(config.objective)(config, hp), seen, action_space, config, hp)
+    return shared_by_swarm(agent, (seen, action_space), env.num_agents, None if central else env.num_own)
+
+
+def ippo(
+    env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None, agent: Any = ippo_agent
+) -> Algorithm:
+    """PPO of a swarm's agents with shared parameters and the team's reward; `agent=mappo_agent` for a central critic.
+
+    References:
+      de Witt et al. 2020, arXiv:2011.09533; Yu et al. 2022, arXiv:2103.01955.
+    """
+    params = env.default_params if env_params is None else env_params
+    return on_policy_algorithm(agent(env, config, hp, params), env, config, params)
+
+
+def mappo(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Algorithm:
+    """`ippo` with a critic that sees the population."""
+    return ippo(env, config, hp, env_params, mappo_agent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,12 +248,30 @@ _PPO = Preset(
     overrides=_UPPER,
     action_spaces="Box",
 )
+# As `dec_pomfppo`; an update learns from num_envs * num_steps * N samples.
+_AGENTS = Preset(
+    summary="agents of a swarm, parameters shared, each learning from what it sees and the team's reward",
+    reference="arXiv:2011.09533",
+    config=dataclasses.replace(DEC_POMFPPO_CONFIG, num_envs=16),
+    hparams=DEC_POMFPPO_HPARAMS,
+    agent=ippo_agent,
+    make=ippo,
+    overrides={"jaxrl/swarm_lq": dict(_LQ)},
+    action_spaces="Discrete, Box",
+)
 PRESETS: dict[str, Preset] = {
     "dec_pomfppo": _PPO,
     "mfc_ppo": _PPO._replace(
         summary="mean-field control with full observation: PPO over decision rules",
         agent=mfc_ppo_agent,
         make=mfc_ppo,
+    ),
+    "ippo": _AGENTS,
+    "mappo": _AGENTS._replace(
+        summary="agents of a swarm, parameters shared, with a critic that sees the population's features",
+        reference="arXiv:2103.01955",
+        agent=mappo_agent,
+        make=mappo,
     ),
     "m3fc_reference": _PPO._replace(
         summary="mean-field control with the settings of M3FC's published code; for swarms of 300 agents",

@@ -58,6 +58,9 @@ class PPOConfig(OnPolicyLengths):
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
     shared_torso: bool = setting(False, "policy and value share their hidden layers", _PUREJAXRL)
     state_std: bool = setting(False, "for a Box: the policy's deviation depends on the observation, too", _OURS)
+    policy_inputs: int = setting(
+        0, "the policy sees only so many entries of each observation, the value all of them; 0 for all", _OURS
+    )
     initializer: str = setting("orthogonal", "of layers: orthogonal, or normc (RLlib's)", _PUREJAXRL)
     num_primitives: int = setting(1, "Gaussians of a mixture policy, for a Box (PMOE)", "arXiv:2104.09122 (unverified)")
     memory: str = setting("none", "none, or gru: a recurrent layer behind the torso", _OURS)
@@ -88,7 +91,9 @@ class PPOConfig(OnPolicyLengths):
             "unroll",
             "action_size",
         )
-        check_at_least(self, 0, "group_size")
+        check_at_least(self, 0, "group_size", "policy_inputs")
+        if self.policy_inputs and self.shared_torso:
+            raise ValueError("policy_inputs needs a torso of the policy's own; set shared_torso to False")
         check_objective(self.objective)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from jaxrl_envs.mean_field.agents import SwarmEnv, swarm_env
 from jaxrl_envs.mean_field.control import MeanFieldEnv, mean_field
 from jaxrl_envs.mean_field.dynamics import exact, gaussian, particles
 from jaxrl_envs.mean_field.features import Features, MomentFeatures, histogram_basis, kernel_basis
@@ -60,3 +61,14 @@ def make_mean_field(
     squash = "m3fc_reference" if parametrisation == "m3fc_reference" else "tanh"
     rule = decision_rule(basis, lq.action_space(lq.default_params), squash=squash)
     return mean_field(lq, features, rule, chosen, **keywords)
+
+
+def make_swarm(task: str, num_agents: int = 20, full: bool = False) -> SwarmEnv:
+    """The agents of a task as one environment, for the baselines `ippo` and `mappo`.
+
+    Args:
+      task, full: as in `make_mean_field`.
+      num_agents: N.
+    """
+    env = make_mean_field(task, num_agents=num_agents, full=full)
+    return swarm_env(env.model, num_agents, env.features)
