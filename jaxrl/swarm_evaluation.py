@@ -12,10 +12,12 @@ import numpy as np
 
 from jaxrl.agents.open_loop import OpenLoopState, open_loop
 from jaxrl.evaluation import Gather, evaluate, record
+from jaxrl.runtime import quick_compile_options
 from jaxrl.settings import check_choice
 from jaxrl.types import Agent
 
 MODES = ("central", "decentral_sampled", "open_loop", "central_greedy")
+_QUICK_BELOW = 1_000_000  # agents times episodes times steps
 _MANY = 10_000  # agents, in the place of the limit
 SIZES = (2, 4, 6, 8, 10, 20, 30, 40, 50, 100, 200, 500, 1000, 10_000)
 
@@ -159,10 +161,13 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
     leaves = jax.tree.leaves(agent_states)
     policies = jnp.arange(len(leaves[0]) if leaves else 1)  # a state may be empty
 
-    def for_each(function: Callable[[Any], jax.Array], states: Any) -> jax.Array:
-        return jax.jit(lambda states: jax.lax.map(lambda pair: function(pair[1]), (policies, states)))(states)
+    def for_each(function: Callable[[Any], jax.Array], states: Any, work: int) -> jax.Array:
+        program = jax.jit(lambda states: jax.lax.map(lambda pair: function(pair[1]), (policies, states))).lower(states)
+        # Small swarms are played in less time than a good program takes to compile.
+        options = quick_compile_options() if work * num_episodes * horizon < _QUICK_BELOW else None
+        return program.compile(compiler_options=options)(states)
 
-    plans = for_each(made, agent_states)
+    plans = for_each(made, agent_states, many)
     keys = jax.random.split(key_play, num_episodes)
     total = Gather(
         lambda moment: jnp.float32(0.0),
@@ -184,7 +189,7 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
 
             return jax.lax.map(one, keys, batch_size=batch)
 
-        return np.asarray(for_each(of_one, states))
+        return np.asarray(for_each(of_one, states, num_agents))
 
     returns = {mode: [play(mode, env.with_agents(n), n) for n in sizes] for mode in modes}
     # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.

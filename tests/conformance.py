@@ -283,7 +283,9 @@ CASES: dict[str, Case] = {
     "dcg_map_elites": _archive("dcg_map_elites", num_probes=2, num_ga=8, num_initial=4),
     "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
     "dec_pomfppo": _upper_level("dec_pomfppo", "two_room"),
-    "m3fc_reference": _upper_level("m3fc_reference", "lq", parametrisation="m3fc_reference"),
+    "m3fc_reference": dataclasses.replace(
+        _upper_level("m3fc_reference", "lq", parametrisation="m3fc_reference"), exact=False
+    ),
     "ippo": _agents("ippo", "two_room"),
     "mappo": _agents("mappo", "lq", normalize_obs=True),
     "mfc_ppo": _upper_level("mfc_ppo", "lq", full=True),
