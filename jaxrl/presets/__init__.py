@@ -39,7 +39,7 @@ from jaxrl.presets.evolved import (
     lpo,
     ta_lpg,
 )
-from jaxrl.presets.mean_field import MFCPGConfig, MFCPGHparams, mfc_pg, mfc_ppo
+from jaxrl.presets.mean_field import MFCPGConfig, MFCPGHparams, ippo, mappo, mfc_pg, mfc_ppo
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
@@ -126,9 +126,11 @@ __all__ = [
     "dsac_t",
     "evosax",
     "find_preset",
+    "ippo",
     "lpg",
     "lpo",
     "map_elites",
+    "mappo",
     "mdpo_off",
     "mfc_pg",
     "mfc_ppo",

@@ -75,12 +75,13 @@ def mfc_ppo_agent(env: Environment, config: PPOConfig, hp: PPOHparams, env_param
     Raises:
       ValueError: for others.
     """
+    agent = on_policy_agent(env, config, hp, env_params)
     if not getattr(env, "fully_observed", False):
         raise ValueError(
             "mfc_ppo is for mean-field environments whose agents see their own state, as jaxrl/mean_field_lq_full "
             "or mean_field(..., fully_observed=True); use dec_pomfppo for others"
         )
-    return on_policy_agent(env, config, hp, env_params)
+    return agent
 
 
 def mfc_ppo(
@@ -129,8 +130,15 @@ def _swarm_agent(env: Any, config: PPOConfig, hp: PPOHparams, env_params: Any, c
     return shared_by_swarm(agent, (seen, action_space), env.num_agents, None if central else env.num_own)
 
 
+IPPO_CONFIG = dataclasses.replace(DEC_POMFPPO_CONFIG, num_envs=16)
+
+
 def ippo(
-    env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None, agent: Any = ippo_agent
+    env: Environment,
+    config: PPOConfig = IPPO_CONFIG,
+    hp: PPOHparams = DEC_POMFPPO_HPARAMS,
+    env_params: Any = None,
+    agent: Any = ippo_agent,
 ) -> Algorithm:
     """PPO of a swarm's agents with shared parameters and the team's reward; `agent=mappo_agent` for a central critic.
 
@@ -141,7 +149,12 @@ def ippo(
     return on_policy_algorithm(agent(env, config, hp, params), env, config, params)
 
 
-def mappo(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Algorithm:
+def mappo(
+    env: Environment,
+    config: PPOConfig = IPPO_CONFIG,
+    hp: PPOHparams = DEC_POMFPPO_HPARAMS,
+    env_params: Any = None,
+) -> Algorithm:
     """`ippo` with a critic that sees the population."""
     return ippo(env, config, hp, env_params, mappo_agent)
 
@@ -252,7 +265,7 @@ _PPO = Preset(
 _AGENTS = Preset(
     summary="agents of a swarm, parameters shared, each learning from what it sees and the team's reward",
     reference="arXiv:2011.09533",
-    config=dataclasses.replace(DEC_POMFPPO_CONFIG, num_envs=16),
+    config=IPPO_CONFIG,
     hparams=DEC_POMFPPO_HPARAMS,
     agent=ippo_agent,
     make=ippo,
