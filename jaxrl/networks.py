@@ -52,7 +52,18 @@ def orthogonal(gain: float) -> Callable[..., jax.Array]:
     return init
 
 
+def normc(length: float) -> Callable[..., jax.Array]:
+    """Initialiser: Gaussian, each output's column of weights scaled to `length`, as RLlib's `normc_initializer`."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        weights = jax.random.normal(key, shape, dtype)
+        return length * weights / jnp.sqrt(jnp.square(weights).sum(0, keepdims=True))
+
+    return init
+
+
 INITIALIZERS = ("orthogonal", "lecun_uniform")
+POLICY_INITIALIZERS = ("orthogonal", "normc")
 
 
 def initializer(name: str, gain: float) -> Callable[..., jax.Array]:
@@ -171,6 +182,9 @@ class ActorCritic(nn.Module):
       heads: names and widths of the others, "value" among them (gain 1).
       num_log_std: width of the parameter "log_std", first 0, which does not depend on observations; 0 for none.
       shared_torso: one torso for all heads, else one for the policy and one for the others.
+      state_std: "log_std" [N, width] is a head beside the policy's instead.
+      policy_inputs: the policy sees only so many entries of each observation, the other heads all; 0 for all.
+      initializer: "orthogonal", as above and in `Torso`; or "normc", columns of length 1, of heads 0.01.
     """
 
     num_policy_outputs: int
@@ -180,17 +194,36 @@ class ActorCritic(nn.Module):
     activation: str
     torso: str
     shared_torso: bool
+    state_std: bool = False
+    policy_inputs: int = 0
+    initializer: str = "orthogonal"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         """[N, …] encoded observations -> {"policy": [N, P], name: [N, width], …}."""
-        features = Torso(self.hidden_sizes, self.activation, self.torso, name="torso")(x)
-        outputs = {"policy": _head("policy", self.num_policy_outputs, 0.01)(features)}
+        by_column = self.initializer == "normc"
+        torso = functools.partial(
+            Torso,
+            self.hidden_sizes,
+            self.activation,
+            self.torso,
+            kernel_init=normc(1.0) if by_column else orthogonal(HIDDEN_GAIN),
+        )
+
+        def head(name: str, width: int, gain: float) -> nn.Dense:
+            return (
+                nn.Dense(width, kernel_init=normc(0.01), name=f"head_{name}") if by_column else _head(name, width, gain)
+            )
+
+        features = torso(name="torso")(x[:, : self.policy_inputs] if self.policy_inputs else x)
+        outputs = {"policy": head("policy", self.num_policy_outputs, 0.01)(features)}
+        if self.state_std:
+            outputs["log_std"] = head("log_std", self.num_log_std, 0.01)(features)
         if not self.shared_torso:
-            features = Torso(self.hidden_sizes, self.activation, self.torso, name="critic_torso")(x)
+            features = torso(name="critic_torso")(x)
         for name, width in self.heads:
-            outputs[name] = _head(name, width, 1.0)(features)
-        if self.num_log_std:
+            outputs[name] = head(name, width, 1.0)(features)
+        if self.num_log_std and not self.state_std:
             outputs["log_std"] = self.param("log_std", nn.initializers.zeros_init(), (self.num_log_std,))
         return outputs
 

@@ -20,6 +20,7 @@ from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box
 from jaxrl_envs import probes
 from jaxrl_envs.gridworld import LevelDistribution, grid_random
+from jaxrl_envs.mean_field.registry import make_mean_field, make_swarm
 from jaxrl_envs.point_mass import point_mass
 
 UPDATES = 6
@@ -205,6 +206,25 @@ def _archive(preset: str, **changes: Any) -> Case:
     return Case(preset, {**tiny, **changes}, sweeps, point_mass, scale, exact=not learns)
 
 
+def _upper_level(preset: str, task: str, **changes: Any) -> Case:
+    """Three agents, of an environment that a `jaxrl train` would name."""
+
+    def scale(env: Any, reward: Any) -> tuple[Any, Any]:
+        return ScaledRewards(env, reward), env.default_params
+
+    sweeps = {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+    return Case(preset, TINY, sweeps, lambda: make_mean_field(task, num_agents=3, **changes), scale)
+
+
+def _agents(preset: str, task: str, **settings: Any) -> Case:
+    sweeps = {"learning_rate": (1e-3, 1e-2), "gamma": (0.9, 0.99)}
+
+    def scale(env: Any, reward: Any) -> tuple[Any, Any]:
+        return ScaledRewards(env, reward), env.default_params
+
+    return Case(preset, {**TINY, **settings}, sweeps, lambda: make_swarm(task, 3), scale)
+
+
 # Everything stateful is switched on somewhere: moments of observations and rewards, annealing, a pool of resets.
 CASES: dict[str, Case] = {
     "ppo": _on_policy("ppo", normalize_obs=True, normalize_reward=True, clip_value=True),
@@ -264,6 +284,20 @@ CASES: dict[str, Case] = {
     "dcg_map_elites": _archive("dcg_map_elites", num_probes=2, num_ga=8, num_initial=4),
     "cma_map_elites": _archive("cma_map_elites", population=6, num_strategies=2, num_ga=2, container="annealed"),
     "dcrl_map_elites": _archive("dcrl_map_elites", num_injected=2, grid_shape=(), num_cells=300, num_samples=400),
+    "dec_pomfppo": _upper_level("dec_pomfppo", "two_room"),
+    "m3fc_reference": dataclasses.replace(
+        _upper_level("m3fc_reference", "lq", parametrisation="m3fc_reference"), exact=False
+    ),
+    "ippo": _agents("ippo", "two_room"),
+    "mappo": _agents("mappo", "lq", normalize_obs=True),
+    "mfc_ppo": _upper_level("mfc_ppo", "lq", full=True),
+    "mfc_pg": Case(
+        "mfc_pg",
+        {"total_steps": 10**4, "num_envs": 2, "num_steps": 5, "policy": "network", "hidden_sizes": (4,)},
+        {"learning_rate": (1e-3, 1e-2), "gamma": (0.5, 0.99)},
+        point_mass,  # its starts are random: the others' dynamics are not
+        lambda env, reward: (ScaledRewards(env, reward), env.default_params),
+    ),
     "ta_lpo": Case("ta_lpo", {**TINY_DRIFT, "num_groups": 2}, EVO_SWEEPS, probes.contextual_probe),
 }
 

@@ -79,11 +79,13 @@ ALLOWED = {
     "evo": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation"},
     "qd": {"types", "spaces", "ops", "env", "buffers", "algorithm", "loops", "evaluation", "evo", "settings"},
     "evaluation": {"types", "env", "ops", "loops"},
+    "analytic": {"types", "env", "ops", "evaluation", "algorithm"},
     "adapters": {"types", "spaces", "env", "settings", "evo"},
     "env_checks": {"types", "spaces", "env"},
     "presets": {
         "types", "spaces", "ops", "env", "networks", "policy_networks", "value_networks", "objectives", "buffers",
         "agents", "algorithm", "loops", "meta", "evo", "qd", "settings", "rules", "evaluation", "adapters",
+        "analytic",
     },
 }  # fmt: skip
 LEARNING = set(ALLOWED)  # what may be traced; the host's modules may import all of it, and not the reverse

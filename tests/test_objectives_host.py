@@ -22,7 +22,7 @@ from jaxrl.presets import PPOConfig, PPOHparams, on_policy_agent, ppo
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Progress, Rollout, Timestep
 
-CLIPPED = {"ppo", "clip_higher", "spo", "bapo", "empg", "grpo", "rloo", "lite_ppo", "bnpo", "risk_ppo"}
+CLIPPED = {"ppo", "clip_higher", "ppo_clip_kl", "spo", "bapo", "empg", "grpo", "rloo", "lite_ppo", "bnpo", "risk_ppo"}
 OF_EPISODES = {"grpo", "rloo", "lite_ppo", "bnpo", "risk_ppo"}
 
 

@@ -33,6 +33,7 @@ _GRID_DISTRIBUTIONS = (
     "debug_vrandlife",
     "mazes",
 )
+_MEAN_FIELDS = ("two_room", "anti_crowding", "pigou", "tabular_mf3", "crowd_modelling", "lq")
 _CHAINS = ("short", "short_noisy", "long", "long_noisy", "distractor")
 
 # name: module, constructor and what it is given. Modules are imported when one of their environments is made.
@@ -55,6 +56,12 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"chain_{name}": ("chains", "chain", {"variant": name}) for name in _CHAINS},
     "hard_maze": ("hard_maze", "hard_maze", {}),
     "hard_maze_images": ("hard_maze", "hard_maze", {"images": True}),
+    **{f"mean_field_{name}": ("mean_field.registry", "make_mean_field", {"task": name}) for name in _MEAN_FIELDS},
+    **{
+        f"mean_field_{name}_full": ("mean_field.registry", "make_mean_field", {"task": name, "full": True})
+        for name in _MEAN_FIELDS
+    },
+    **{f"swarm_{name}": ("mean_field.registry", "make_swarm", {"task": name}) for name in _MEAN_FIELDS},
 }
 
 

@@ -169,6 +169,9 @@ def _network(objective: Objective, obs_space: Space, action_space: Space, config
             activation=config.activation,
             torso=kind,
             shared_torso=config.shared_torso,
+            state_std=config.state_std and isinstance(action_space, Box),
+            policy_inputs=config.policy_inputs,
+            initializer=config.initializer,
         )
     if not recurrent:
         return heads

@@ -21,7 +21,7 @@ from jaxrl.objectives.groups import (
     leave_one_out,
 )
 from jaxrl.objectives.host import Slots, assemble
-from jaxrl.objectives.kl import mdpo_objective, ppo_adaptive_kl_objective, ppo_kl_objective
+from jaxrl.objectives.kl import mdpo_objective, ppo_adaptive_kl_objective, ppo_clip_kl_objective, ppo_kl_objective
 from jaxrl.objectives.lpo import lpo_objective
 from jaxrl.objectives.ppo import clip_higher_objective, ppo_objective
 from jaxrl.objectives.risk import risk_ppo_objective
@@ -57,6 +57,7 @@ OBJECTIVES: dict[str, Make] = {
     "spo": _with_critic(spo_objective),
     "ppo_kl": _with_critic(ppo_kl_objective),
     "ppo_adaptive_kl": _with_critic(ppo_adaptive_kl_objective),
+    "ppo_clip_kl": _with_critic(ppo_clip_kl_objective),
     "mdpo": _with_critic(mdpo_objective),
     "dpo": _with_critic(dpo_objective),
     "vtrace": _with_critic(vtrace_objective),
@@ -81,6 +82,7 @@ __all__ = [
     "lpo_objective",
     "mdpo_objective",
     "ppo_adaptive_kl_objective",
+    "ppo_clip_kl_objective",
     "ppo_kl_objective",
     "ppo_objective",
     "risk_ppo_objective",

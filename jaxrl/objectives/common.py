@@ -84,8 +84,15 @@ def lifetime_fraction(progress: Progress) -> jax.Array:
     return jnp.asarray(progress.fraction, jnp.float32)
 
 
-def value_loss(value: jax.Array, targets: AdvantageTargets, clip_eps: jax.Array | float | None = None) -> jax.Array:
+def value_loss(
+    value: jax.Array,
+    targets: AdvantageTargets,
+    clip_eps: jax.Array | float | None = None,
+    error_max: jax.Array | float | None = None,
+) -> jax.Array:
     """`0.5 mean (V - G)^2`; with `clip_eps`, the larger of that and the same for V held within ±clip_eps of before.
+
+    With `error_max` no square counts for more than that, and what exceeds it teaches nothing.
 
     References:
       The clipped form is that of OpenAI baselines' ppo2.
@@ -94,6 +101,8 @@ def value_loss(value: jax.Array, targets: AdvantageTargets, clip_eps: jax.Array 
     if clip_eps is not None:
         held = targets.value + jnp.clip(value - targets.value, -clip_eps, clip_eps)
         error = jnp.maximum(error, jnp.square(held - targets.returns))
+    if error_max is not None:
+        error = jnp.minimum(error, error_max)
     return 0.5 * error.mean()
 
 

@@ -56,6 +56,7 @@ class Slots(NamedTuple):
         ones. Values are learnt at every step.
       init, finish: of the state, as in `Objective`.
       report: `state -> Metrics`.
+      value_error_max: bound of the value's squared error, or `None`.
     """
 
     advantage: AdvantageSlot
@@ -66,6 +67,7 @@ class Slots(NamedTuple):
     init: Callable[[], Any] = no_state
     finish: Callable[[Any, Any, Any], Any] = unchanged
     report: Callable[[Any], Metrics] = no_report
+    value_error_max: jax.Array | float | None = None
 
 
 def assemble(hp: Any, slots: Slots, normalize_advantage: str = "none", clip_value: bool = False) -> Objective:
@@ -101,7 +103,9 @@ def assemble(hp: Any, slots: Slots, normalize_advantage: str = "none", clip_valu
         log_prob = policy.log_prob(targets.action)
         gain, clip_metrics = slots.clip(state, slots.ratio(log_prob, targets.log_prob), advantage, weight)
         policy_loss = -weighted_mean(gain, weight)
-        value_loss = value_loss_fn(outputs["value"], targets, hp.clip_eps if clip_value else None)
+        value_loss = value_loss_fn(
+            outputs["value"], targets, hp.clip_eps if clip_value else None, slots.value_error_max
+        )
         entropy = policy.entropy()
         total = policy_loss + hp.vf_coef * value_loss - hp.ent_coef * weighted_mean(entropy, weight)
         metrics = {

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl.objectives.common import AdvantageTargets, gae_advantage, scheduled
 from jaxrl.objectives.host import Slots, assemble
+from jaxrl.objectives.ppo import clip_between, ppo_bounds
 from jaxrl.ops.statistics import weighted_mean
 from jaxrl.types import Metrics, Objective, Progress
 
@@ -75,6 +76,41 @@ def ppo_adaptive_kl_objective(hp: Any, normalize_advantage: str = "minibatch", c
 
     slots = Slots(
         gae_advantage(hp), regulariser=penalty, init=init, finish=finish, report=lambda coef: {"policy/kl_coef": coef}
+    )
+    return assemble(hp, slots, normalize_advantage, clip_value)
+
+
+def rllib_kl_coef(coef: jax.Array | float, kl: jax.Array | float, target: jax.Array | float) -> jax.Array:
+    """Half the weight where the divergence is below half the target, half more where above twice the target."""
+    factor = jnp.where(kl < 0.5 * target, 0.5, jnp.where(kl > 2.0 * target, 1.5, 1.0))
+    return jnp.clip(coef * factor, *_KL_COEF_BOUNDS)
+
+
+def ppo_clip_kl_objective(hp: Any, normalize_advantage: str = "batch", clip_value: bool = False) -> Objective:
+    """The clipped ratio and an adaptive penalty on KL(old || new) at once, and a bound on the value's squared error.
+
+    Args:
+      hp: as in `ppo_adaptive_kl_objective`, with `clip_eps` and `value_error_max`.
+      normalize_advantage, clip_value: as in `ppo_objective`.
+    References:
+      RLlib 1.8's PPO. Differs: bounds on the weight, which is led by the divergence over the whole rollout.
+    """
+
+    def penalty(coef: jax.Array, policy: Any, targets: AdvantageTargets) -> tuple[jax.Array, Metrics]:
+        kl = targets.policy.kl(policy)
+        return coef * kl, {"policy/kl": weighted_mean(kl, targets.weight)}
+
+    def finish(coef: jax.Array, outputs: dict[str, Any], targets: AdvantageTargets) -> jax.Array:
+        return rllib_kl_coef(coef, weighted_mean(targets.policy.kl(outputs["policy"]), targets.weight), hp.kl_target)
+
+    slots = Slots(
+        gae_advantage(hp),
+        clip=clip_between(ppo_bounds(hp)),
+        regulariser=penalty,
+        init=lambda: jnp.asarray(hp.kl_coef_init, jnp.float32),
+        finish=finish,
+        report=lambda coef: {"policy/kl_coef": coef},
+        value_error_max=hp.value_error_max,
     )
     return assemble(hp, slots, normalize_advantage, clip_value)
 

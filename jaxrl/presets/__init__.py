@@ -6,6 +6,7 @@ from jaxrl.presets import (
     archive_strategies,
     continuous,
     evolved,
+    mean_field,
     meta,
     neuroevolution,
     on_policy,
@@ -40,6 +41,7 @@ from jaxrl.presets.evolved import (
     lpo,
     ta_lpg,
 )
+from jaxrl.presets.mean_field import MFCPGConfig, MFCPGHparams, ippo, mappo, mfc_pg, mfc_ppo
 from jaxrl.presets.meta import MetaConfig, MetaHparams, lpg
 from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, a2c, on_policy_agent, ppo
@@ -78,6 +80,7 @@ PRESETS: dict[str, Preset] = {
     **archive_strategies.PRESETS,
     **neuroevolution.PRESETS,
     **strategies.PRESETS,
+    **mean_field.PRESETS,
 }
 
 __all__ = [
@@ -97,6 +100,8 @@ __all__ = [
     "EvosaxHparams",
     "MDPOOffConfig",
     "MDPOOffHparams",
+    "MFCPGConfig",
+    "MFCPGHparams",
     "MapElitesConfig",
     "MapElitesHparams",
     "MetaConfig",
@@ -127,10 +132,14 @@ __all__ = [
     "dsac_t",
     "evosax",
     "find_preset",
+    "ippo",
     "lpg",
     "lpo",
     "map_elites",
+    "mappo",
     "mdpo_off",
+    "mfc_pg",
+    "mfc_ppo",
     "ns_es",
     "on_policy_agent",
     "open_es",

@@ -10,7 +10,7 @@ from flax import struct
 from jaxrl.agents.actor_critic import actor_critic
 from jaxrl.algorithm import Algorithm
 from jaxrl.env import Environment
-from jaxrl.networks import MEMORIES
+from jaxrl.networks import MEMORIES, POLICY_INITIALIZERS
 from jaxrl.objectives.common import ADVANTAGE_NORMALIZATIONS
 from jaxrl.ops.minibatch import OPTIMIZERS
 from jaxrl.presets.base import OnPolicyLengths, Preset, check_lengths, check_network, on_policy_algorithm
@@ -57,6 +57,11 @@ class PPOConfig(OnPolicyLengths):
     activation: str = setting("tanh", "tanh, relu, swish, gelu or elu", _PUREJAXRL)
     torso: str = setting("auto", "mlp, cnn, or auto: a cnn for images", _OURS)
     shared_torso: bool = setting(False, "policy and value share their hidden layers", _PUREJAXRL)
+    state_std: bool = setting(False, "for a Box: the policy's deviation depends on the observation, too", _OURS)
+    policy_inputs: int = setting(
+        0, "the policy sees only so many entries of each observation, the value all of them; 0 for all", _OURS
+    )
+    initializer: str = setting("orthogonal", "of layers: orthogonal, or normc (RLlib's)", _PUREJAXRL)
     num_primitives: int = setting(1, "Gaussians of a mixture policy, for a Box (PMOE)", "arXiv:2104.09122 (unverified)")
     memory: str = setting("none", "none, or gru: a recurrent layer behind the torso", _OURS)
     memory_size: int = setting(128, "width of the memory, and of a hidden layer behind it", "purejaxrl ppo_rnn.py")
@@ -86,11 +91,16 @@ class PPOConfig(OnPolicyLengths):
             "unroll",
             "action_size",
         )
-        check_at_least(self, 0, "group_size")
+        check_at_least(self, 0, "group_size", "policy_inputs")
+        if self.policy_inputs and self.shared_torso:
+            raise ValueError("policy_inputs needs a torso of the policy's own; set shared_torso to False")
         check_objective(self.objective)
         check_choice("normalize_advantage", self.normalize_advantage, ADVANTAGE_NORMALIZATIONS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("memory", self.memory, MEMORIES)
+        check_choice("initializer", self.initializer, POLICY_INITIALIZERS)
+        if self.state_std and self.num_primitives > 1:
+            raise ValueError(f"state_std = True is for one Gaussian, not num_primitives = {self.num_primitives}; set 1")
         check_network(self)
         check_lengths(self, whole_environments=self.memory != "none")
         if self.normalize_advantage == "minibatch" and self.steps_per_update == self.num_minibatches:
@@ -130,8 +140,11 @@ class PPOHparams:
     max_grad_norm: Any = setting(0.5, "global norm to which gradients are clipped", _PUREJAXRL, low=0.0)
     clip_eps_high: Any = setting(0.28, "objective clip_higher: width of the clip interval above 1", _DAPO, low=0.0)
     kl_coef: Any = setting(3.0, "objective ppo_kl: weight of the KL penalty", "Stoix configs/system/ppo", low=0.0)
-    kl_coef_init: Any = setting(1.0, "objective ppo_adaptive_kl: weight of the KL penalty at the start", _OURS, low=0.0)
-    kl_target: Any = setting(0.01, "objective ppo_adaptive_kl: KL per update that the weight is led to", _PPO, low=0.0)
+    kl_coef_init: Any = setting(
+        1.0, "objectives ppo_adaptive_kl, ppo_clip_kl: weight of the KL penalty at the start", _OURS, low=0.0
+    )
+    kl_target: Any = setting(0.01, "the same: KL per update that the weight is led to", _PPO, low=0.0)
+    value_error_max: Any = setting(10.0, "objective ppo_clip_kl: bound of the value's squared error", "RLlib", low=0.0)
     dpo_alpha: Any = setting(2.0, "objective dpo: how far good actions gain freely, above 0", _DPO, low=1e-6)
     dpo_beta: Any = setting(0.6, "objective dpo: how far bad actions lose freely, above 0", _DPO, low=1e-6)
     rho_max: Any = setting(1.0, "objective vtrace: cap of the importance ratio", _VTRACE, low=0.0)

@@ -1,0 +1,121 @@
+"""A swarm as an environment of N agents, for learners of one agent's policy: baselines of mean-field control."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.types import Key, Timestep
+from jaxrl_envs.mean_field.features import Features, kernel_basis
+from jaxrl_envs.mean_field.model import Swarm
+
+
+@struct.dataclass
+class SwarmState:
+    """The swarm, and what its agents see of it [N, …]."""
+
+    swarm: Swarm
+    seen: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SwarmEnv:
+    """N agents side by side: observations [N, dy + dphi], actions [N, du] (integers [N]), one reward for the team.
+
+    Each row is what that agent sees (integers one-hot), then the features of the whole population, which only a critic
+    in training should read: `num_own` says where they begin.
+
+    Attributes:
+      model: a `SwarmModel`.
+      num_agents: N.
+      features: of the population.
+    """
+
+    model: Any
+    num_agents: int
+    features: Any
+
+    @property
+    def default_params(self) -> Any:
+        """The model's."""
+        return self.model.default_params
+
+    @property
+    def num_own(self) -> int:
+        """dy, entries of a row that are the agent's own observation."""
+        space = self.model.observation_space(self.default_params)
+        return space.n if isinstance(space, Discrete) else space.shape[0]
+
+    def reset(self, key: Key, params: Any) -> tuple[SwarmState, jax.Array]:
+        """A first swarm, and what its agents see."""
+        key_swarm, key_observe = jax.random.split(key)
+        swarm = self.model.reset(key_swarm, self.num_agents, params)
+        state = SwarmState(swarm, self.model.observe(key_observe, swarm, params))
+        return state, self._rows(state, params)
+
+    def step(self, key: Key, state: SwarmState, action: jax.Array, params: Any) -> tuple[SwarmState, Timestep]:
+        """All act at once; the horizon truncates."""
+        key_move, key_observe = jax.random.split(key)
+        swarm, reward, info = self.model.step(key_move, state.swarm, action, params)
+        state = SwarmState(swarm, self.model.observe(key_observe, swarm, params))
+        obs, over = self._rows(state, params), swarm.time >= params.max_steps
+        return state, Timestep(obs, jnp.asarray(reward, float), jnp.array(False), over, obs, info)
+
+    def agent_observation_space(self, params: Any) -> Box:
+        """Of one row."""
+        space = self.model.observation_space(params)
+        low, high = (np.zeros(space.n), np.ones(space.n)) if isinstance(space, Discrete) else space.bounds()
+        parts = [(low, high), self.features.space().bounds()]
+        low, high = (np.concatenate([part[i] for part in parts]) for i in range(2))
+        return Box(low, high, (len(low),))
+
+    def agent_action_space(self, params: Any) -> Space:
+        """Of one agent."""
+        return self.model.action_space(params)
+
+    def observation_space(self, params: Any) -> Space:
+        """[N, dy + dphi]."""
+        low, high = (np.tile(bound, (self.num_agents, 1)) for bound in self.agent_observation_space(params).bounds())
+        return Box(low, high, low.shape)
+
+    def action_space(self, params: Any) -> Space:
+        """Of all agents."""
+        space = self.agent_action_space(params)
+        if isinstance(space, Discrete):
+            return MultiDiscrete((space.n,) * self.num_agents)
+        assert isinstance(space, Box)
+        low, high = (np.tile(bound, (self.num_agents, 1)) for bound in space.bounds())
+        return Box(low, high, low.shape)
+
+    def with_agents(self, num_agents: int) -> SwarmEnv:
+        """The same task with so many agents."""
+        return swarm_env(self.model, num_agents, self.features)
+
+    def _rows(self, state: SwarmState, params: Any) -> jax.Array:
+        space = self.model.observation_space(params)
+        own = jax.nn.one_hot(state.seen, space.n) if isinstance(space, Discrete) else state.seen
+        shared = self.features(state.swarm.x)
+        return jnp.concatenate([own, jnp.broadcast_to(shared, (self.num_agents, *shared.shape))], -1)
+
+
+def swarm_env(model: Any, num_agents: int, features: Any = None) -> SwarmEnv:
+    """N agents of a swarm as one environment.
+
+    Args:
+      model: a `SwarmModel`.
+      num_agents: N, at least 1.
+      features: of the population; by default as in `mean_field`.
+    Raises:
+      ValueError: if there are no agents, or the default features do not fit.
+    """
+    if num_agents < 1:
+        raise ValueError(f"swarm_env needs num_agents >= 1, got {num_agents}")
+    if features is None:
+        features = Features(kernel_basis(model.state_space(model.default_params), periodic=model.periodic))
+    return SwarmEnv(model, num_agents, features)

@@ -1,0 +1,206 @@
+"""A trained swarm policy played by any number of agents, with and without what they share (on the host)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.agents.open_loop import OpenLoopState, open_loop
+from jaxrl.evaluation import Gather, evaluate, record
+from jaxrl.runtime import quick_compile_options
+from jaxrl.settings import check_choice
+from jaxrl.types import Agent
+
+MODES = ("central", "decentral_sampled", "open_loop", "central_greedy")
+_QUICK_BELOW = 1_000_000  # agents times episodes times steps
+_MANY = 10_000  # agents, in the place of the limit
+SIZES = (2, 4, 6, 8, 10, 20, 30, 40, 50, 100, 200, 500, 1000, 10_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class SwarmReturns:
+    """Discounted returns by mode and number of agents.
+
+    Attributes:
+      sizes: numbers of agents, K.
+      returns: {mode: [K, E]}; episode e has the same noise for the agents that two sizes share, and in all modes.
+      limit: {mode: [E]}, in the limit of many agents.
+      plan: [T, …], the decision rules of "open_loop".
+    """
+
+    sizes: tuple[int, ...]
+    returns: dict[str, np.ndarray]
+    limit: dict[str, np.ndarray]
+    plan: np.ndarray
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One per mode and size, and one of size `None` for the limit: mean, and the ends of mean +- 2 errors."""
+        found = []
+        for mode, values in self.returns.items():
+            for size, row in zip((*self.sizes, None), (*values, self.limit[mode]), strict=True):
+                mean, error = float(row.mean()), float(row.std(ddof=1) / np.sqrt(len(row)))
+                found.append(
+                    {"mode": mode, "num_agents": size, "mean": mean, "low": mean - 2 * error, "high": mean + 2 * error}
+                )
+        return found
+
+    def gap(self, mode: str, other: str) -> list[dict[str, float]]:
+        """By how much `mode` pays more than `other`, episode by episode, for each size; +- 2 errors of the pairs."""
+        found = []
+        for size, a, b in zip(self.sizes, self.returns[mode], self.returns[other], strict=True):
+            difference = a - b
+            mean, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(a)))
+            found.append({"num_agents": size, "mean": mean, "low": mean - 2 * error, "high": mean + 2 * error})
+        return found
+
+
+def decentralized(agent: Agent, num_agents: int) -> Agent:
+    """The same policy, from which every agent of a swarm draws a decision rule of its own.
+
+    Returns:
+      An `Agent` with actions [B, N, …], where `agent` has [B, …]; its memory is one per agent, leaves [B, N, …].
+    """
+
+    def memory(num_envs: int) -> Any:
+        kept = agent.memory(num_envs * num_agents)
+        return jax.tree.map(lambda leaf: leaf.reshape(num_envs, num_agents, *leaf.shape[1:]), kept)
+
+    def act(key: Any, state: Any, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool) -> Any:
+        def of_one_swarm(key: Any, memory: Any, obs: jax.Array, is_first: jax.Array) -> Any:
+            seen, flags = (jnp.broadcast_to(x, (num_agents, *x.shape)) for x in (obs, is_first))
+            return agent.act(key, state, memory, seen, flags, explore)[:2]
+
+        # A key for each swarm, so that swarms of two sizes draw the same for the agents that both have.
+        action, memory = jax.vmap(of_one_swarm)(jax.random.split(key, len(obs)), memory, obs, is_first)
+        return action, memory, {}
+
+    return agent._replace(memory=memory, act=act)
+
+
+def evaluate_swarm(  # noqa: PLR0913 - whose policy, where, and how much
+    key: Any,
+    agent: Agent,
+    agent_state: Any,
+    env: Any,
+    sizes: Sequence[int] = SIZES,
+    modes: Sequence[str] = MODES[:3],
+    *,
+    num_episodes: int = 100,
+    gamma: float = 1.0,
+    limit: Any = None,
+    env_params: Any = None,
+    max_agents: int = 2_000_000,
+) -> SwarmReturns:
+    """Plays a policy with each number of agents, in each mode, and in the limit.
+
+    "central": one decision rule for all, drawn from the policy, which sees the population. "decentral_sampled": the
+    same, but every agent draws its own. "open_loop": the plan that the policy's mode makes along the limit's
+    population, agents see the clock and nothing else of the swarm. "central_greedy": the policy's mode.
+
+    Args:
+      key: the noise of all episodes.
+      agent, agent_state: the policy, of the upper level.
+      env: has `with_agents(num_agents)`, as `mean_field` environments have.
+      sizes: numbers of agents, at least 1 each.
+      modes: of `MODES`.
+      num_episodes: for each, at least 2.
+      gamma: discount of the returns.
+      limit: the environment that stands for many agents, as `env.with_dynamics(exact())`; by default 10,000 agents.
+      env_params: the environments' parameters.
+      max_agents: of all episodes that are played at once.
+    Returns:
+      `SwarmReturns`.
+    Raises:
+      ValueError: for an unknown mode, no size or one below 1, or an environment without agents.
+    Example:
+      `evaluate_swarm(jax.random.key(0), agent, state, env, sizes=(7,))` is a trained policy in a swarm of seven.
+    """
+    stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], agent_state)
+    (found,) = evaluate_swarms(
+        key, agent, stacked, env, sizes, modes, num_episodes=num_episodes, gamma=gamma, limit=limit,
+        env_params=env_params, max_agents=max_agents,
+    )  # fmt: skip
+    return found
+
+
+def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
+    key: Any,
+    agent: Agent,
+    agent_states: Any,
+    env: Any,
+    sizes: Sequence[int] = SIZES,
+    modes: Sequence[str] = MODES[:3],
+    *,
+    num_episodes: int = 100,
+    gamma: float = 1.0,
+    limit: Any = None,
+    env_params: Any = None,
+    max_agents: int = 2_000_000,
+) -> list[SwarmReturns]:
+    """`evaluate_swarm` of several states, leaves [S, …], with the same noise: everything is compiled once."""
+    for mode in modes:
+        check_choice("mode", mode, MODES)
+    if not hasattr(env, "with_agents"):
+        raise ValueError(f"evaluate_swarm needs an environment with agents, as of mean_field(...), got {env!r}")
+    if not sizes or min(sizes) < 1 or num_episodes < 2:
+        raise ValueError(f"sizes = {tuple(sizes)}, num_episodes = {num_episodes}: expected sizes >= 1, episodes >= 2")
+    params = env.default_params if env_params is None else env_params
+    many = _MANY if limit is None else 1
+    limit = env.with_agents(_MANY) if limit is None else limit
+    horizon = int(params.max_steps)
+    key_plan, key_play = jax.random.split(key)
+
+    def made(state: Any) -> jax.Array:
+        return record(key_plan, agent, state, limit, params, horizon)["action"]
+
+    leaves = jax.tree.leaves(agent_states)
+    policies = jnp.arange(len(leaves[0]) if leaves else 1)  # a state may be empty
+
+    def for_each(function: Callable[[Any], jax.Array], states: Any, work: int) -> jax.Array:
+        program = jax.jit(lambda states: jax.lax.map(lambda pair: function(pair[1]), (policies, states))).lower(states)
+        # Small swarms are played in less time than a good program takes to compile.
+        options = quick_compile_options() if work * num_episodes * horizon < _QUICK_BELOW else None
+        return program.compile(compiler_options=options)(states)
+
+    plans = for_each(made, agent_states, many)
+    keys = jax.random.split(key_play, num_episodes)
+    total = Gather(
+        lambda moment: jnp.float32(0.0),
+        lambda so_far, moment: so_far + moment.timestep.reward * gamma**moment.time,
+    )
+
+    def play(mode: str, where: Any, num_agents: int) -> np.ndarray:
+        """[S, E]."""
+        explore, player, states = mode in ("central", "decentral_sampled"), agent, agent_states
+        if mode == "decentral_sampled":
+            player = decentralized(agent, num_agents)
+        elif mode == "open_loop":
+            player, states = open_loop(env.action_space(params), horizon), OpenLoopState(plans)
+        batch = max(1, min(num_episodes, max_agents // num_agents))
+
+        def of_one(state: Any) -> jax.Array:
+            def one(key: Any) -> jax.Array:
+                return evaluate(key, player, state, where, params, 1, horizon, explore, total).gathered[0]
+
+            return jax.lax.map(one, keys, batch_size=batch)
+
+        return np.asarray(for_each(of_one, states, num_agents))
+
+    returns = {mode: [play(mode, env.with_agents(n), n) for n in sizes] for mode in modes}
+    # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.
+    swarm = env.with_agents(_MANY)
+    ends = {m: play(m, swarm, _MANY) if m == "decentral_sampled" else play(m, limit, many) for m in modes}
+    return [
+        SwarmReturns(
+            tuple(sizes),
+            {mode: np.stack([values[s] for values in returns[mode]]) for mode in modes},
+            {mode: ends[mode][s] for mode in modes},
+            np.asarray(plans[s]),
+        )
+        for s in range(len(plans))
+    ]
