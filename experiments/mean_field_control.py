@@ -155,13 +155,14 @@ def _main(config: Config) -> dict[str, np.ndarray]:
     if config.only:
         tasks = {name: task for name, task in tasks.items() if name in config.only}
     # A command for some of the tasks leaves the others' rows as they are, with their own provenance.
-    rows = read_json(file)["tasks"] if file.exists() else {}
+    rows: dict[str, Any] = {}
     gradients = gradient_results(scale.gradient_updates)
     arrays: dict[str, np.ndarray] = {}
     for name, task in tasks.items():
         folder = config.runs / "mean_field_control" / config.scale / name
         run = trained(task.preset, task, scale.seeds, folder)
         played = _played(run, task, scale)
+        rows = read_json(file)["tasks"] if file.exists() else {}  # again: another command may have written its own
         rows[name] = _row(task, played) | {"provenance": provenance()}
         arrays |= {f"{name}/{mode}": np.stack([found.returns[mode] for found in played]) for mode in MODES}
         print(name, rows[name]["limit"], flush=True)
