@@ -141,7 +141,7 @@ def settings_of(preset: str, env: str, scale: Scale) -> tuple[Any, Any]:
 
 
 def again(run: Run, preset: str, env: str, scale: Scale) -> dict[str, np.ndarray]:
-    """What is to be expected of archives, and of conditioned actors in their place: leaves [S]; kept with the run."""
+    """What is to be expected of the archives, and of conditioned actors in their place: [S]; kept with the run."""
     config, _ = settings_of(preset, env, scale)
     one, rows = jax.jit(functools.partial(_again, run.env, config, scale.again)), []
     for seed in run.plan.seeds:
