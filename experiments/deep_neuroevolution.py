@@ -234,8 +234,11 @@ def _main(config: Config) -> dict[str, np.ndarray]:
             if has_fitness(run.results):
                 bands.setdefault(task.env, {})[method] = fitness_bands(run.results)
             print(task.env, method, table[method]["score_iqm"], table[method]["interval_95"], flush=True)
-        rows[task.env] = {"budget": task.budget, "methods": table}
-        _write(config, rows, arrays, bands, _maze(config, scale.maze) if len(rows) == len(scale.tasks) else None)
+        if table:
+            rows[task.env] = {"budget": task.budget, "methods": table}
+            _write(config, rows, arrays, bands, None)
+    if rows:
+        _write(config, rows, arrays, bands, _maze(config, scale.maze))
     return arrays
 
 

@@ -56,6 +56,7 @@ ENVS = {"CartPole-v1": 500, "jaxrl/hard_maze": 400}
 SHORT = {"CartPole-v1": "cartpole", "jaxrl/hard_maze": "hard_maze"}
 PAIRS = ("ga", "es")
 POPULATIONS = (64, 512)
+ROOM = 200  # generations that are run, or more
 _MB = 1e6
 
 
@@ -92,7 +93,7 @@ def _sides(env_name: str, population: int) -> dict[str, tuple[Algorithm, Layout]
 
     def ga(pool: int, layout: Layout) -> tuple[Algorithm, Layout]:
         # One fewer child without second evaluations, since the champion then plays in the population.
-        sizes = (population - (pool == 0), config.num_parents, 10_000, pool)
+        sizes = (population - (pool == 0), config.num_parents, ROOM, pool)
         strategy = deep_ga(network_codec(env, config), DeepGAHparams(0.1), *sizes)
         spread = member_spread(config.population_batch, layout)
         return policy_evolution(strategy, env, config, hp, params, spread, again_episodes=30), layout

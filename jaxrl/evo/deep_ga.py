@@ -260,12 +260,14 @@ def _with_champion_first(children: Child, generation: jax.Array) -> Child:
 
 
 def _descended(lineage: SeedGenome, child: Child) -> SeedGenome:
-    max_length = lineage.seeds.shape[1]
+    # Genomes have room for all generations: what costs is how often whole rows are written.
+    afresh = child.parent < 0
     parent = jax.tree.map(lambda leaf: leaf[jnp.maximum(child.parent, 0)], lineage)
-    longer = extend(parent, child.seed, child.power)
-    own = jax.tree.map(lambda same, more: jnp.where(child.power == 0.0, same, more), parent, longer)
-    fresh = founder(child.seed, max_length)
-    return jax.tree.map(lambda new, old: jnp.where(child.parent < 0, new, old), fresh, own)
+    base = jax.tree.map(lambda leaf: jnp.where(afresh, jnp.zeros_like(leaf), leaf), parent)
+    is_copy = (child.power == 0.0) & ~afresh
+    # What a copy would add lies behind the room, and is dropped.
+    longer = extend(base._replace(length=jnp.where(is_copy, base.seeds.size, base.length)), child.seed, child.power)
+    return longer._replace(length=base.length + ~is_copy)
 
 
 def _rebuilt(grow: Any, individuals: Any, size: int) -> jax.Array:
