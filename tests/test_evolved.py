@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from helpers import assert_trees_close, assert_trees_equal
 
+import jaxrl
 from jaxrl.algorithm import Algorithm, init, train
 from jaxrl.evo.evolve import in_chunks
-from jaxrl.presets import PRESETS
+from jaxrl.execution import Options
+from jaxrl.presets import PRESETS, find_preset
 from jaxrl.presets.evolution import live
 from jaxrl.presets.evolved import EvolvedDriftConfig, EvolvedDriftHparams, TALPGConfig, TALPGHparams, lpo, ta_lpg
 from jaxrl.presets.on_policy import PPOHparams
@@ -201,3 +203,22 @@ def test_what_does_not_fit_is_refused(make: Any, message: str) -> None:
 
 def _boxed() -> Any:
     return dataclasses.replace(probes.termination_probe(), single_action_space=Box((-1.0, 0.0), (1.0, 3.0), (2,)))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("preset", "env"), [("ta_lpo", "jaxrl/probe_contextual"), ("ta_lpg", "jaxrl/grid_debug")])
+def test_two_devices_share_the_population_of_a_run(preset: str, env: str) -> None:
+    """One run on one device, and on two that evaluate half of its rules each: the same fitness."""
+    settings: dict[str, Any] = {"num_pairs": 2, "population_batch": 0, "num_envs": 4, "width": 4}
+    if preset == "ta_lpo":
+        settings |= {"agent_steps": 64, "num_steps": 8, "num_epochs": 1, "num_minibatches": 2, "hidden_sizes": (4,)}
+    else:
+        settings |= {"noise_batch": 0, "num_steps": 5, "lifetime": 4, "evaluation_episodes": 4, "initial": "random"}
+    config = dataclasses.replace(find_preset(preset).config, **settings)
+    settings["total_steps"] = 3 * config.steps_per_update
+    alone, shared = (
+        jaxrl.run(preset, env, settings=settings, progress=False, options=Options(num_chunks=1, num_devices=num))
+        for num in (1, 2)
+    )
+    assert [r.info["layout"] for r in (alone, shared)] == [[[1, 1, 1]], [[1, 1, 2]]]
+    assert_trees_close(dict(shared.metrics), dict(alone.metrics), rtol=1e-5, atol=1e-6)

@@ -301,6 +301,7 @@ _LPO = Preset(
     make=lpo,
     overrides=_families(),
     rule=learned_rule("lpo"),
+    splits=True,
 )
 PRESETS: dict[str, Preset] = {
     "ta_lpg": Preset(
@@ -313,6 +314,7 @@ PRESETS: dict[str, Preset] = {
         overrides={},
         action_spaces="Discrete",
         rule=learned_rule("lpg"),
+        splits=True,
     ),
     "lpo": _LPO,
     "ta_lpo": _LPO._replace(
