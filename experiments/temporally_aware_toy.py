@@ -1,6 +1,6 @@
 """Does a rule gain from knowing how much of its agents' lives is over? Bandits with two horizons that turn to lies.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 1500]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 3000]
 
 An agent meets a bandit of two arms, one of which pays 1 more often than -1, the other less often. It is told so in the
 second quarter of its life, whatever its length; in the third each arm pays as the other one does, and in the first and
@@ -122,7 +122,7 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 1500
+    generations: int = 3000
     num_pairs: int = 128
     short_share: float = 0.5
     num_tests: int = 1000

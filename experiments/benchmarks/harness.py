@@ -35,18 +35,19 @@ def measure(python: str, script: str | Sequence[str], **arguments: Any) -> dict[
     return json.loads(_run([python, *([script] if isinstance(script, str) else script), json.dumps(arguments)]))
 
 
-def timed(command: Sequence[str]) -> float:
-    """Seconds that a command takes, under the same conditions."""
+def timed(command: Sequence[str], **variables: str) -> float:
+    """Seconds that a command takes, under the same conditions but for these environment variables."""
     began = time.perf_counter()
-    _run(command)
+    _run(command, **variables)
     return time.perf_counter() - began
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], **variables: str) -> str:
     """The last line that a command prints."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "envs")])
     environment["JAX_COMPILATION_CACHE_DIR"] = ""  # off: for JAX, and for our command line
+    environment |= variables
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
