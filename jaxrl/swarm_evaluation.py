@@ -192,9 +192,15 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
         return np.asarray(for_each(of_one, states, num_agents))
 
     returns = {mode: [play(mode, env.with_agents(n), n) for n in sizes] for mode in modes}
-    # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.
-    swarm = env.with_agents(_MANY)
-    ends = {m: play(m, swarm, _MANY) if m == "decentral_sampled" else play(m, limit, many) for m in modes}
+
+    def end(mode: str) -> np.ndarray:
+        # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.
+        swarm = mode == "decentral_sampled" or many == _MANY
+        if swarm and _MANY in sizes:
+            return returns[mode][list(sizes).index(_MANY)]
+        return play(mode, env.with_agents(_MANY), _MANY) if swarm else play(mode, limit, many)
+
+    ends = {mode: end(mode) for mode in modes}
     return [
         SwarmReturns(
             tuple(sizes),
