@@ -7,7 +7,7 @@
   what it took after importing, `temporary_mb_<task>_1e6` the compiler's account of it.
 - `train_peak_mb_1e3`, `train_peak_mb_1e5`: the process's resident memory at its highest, above what it took after
   importing, while `dec_pomfppo` compiles and trains on Vicsek with so many agents (one environment, updates of 64
-  steps, mode "grid", G = 128); `train_program_mb_…` the compiler's account of that program, arguments and results included,
+  steps, mode "grid", G = 128); `train_program_mb_…` the compiler's account of that program with its results,
   and `train_program_mb_1e5_8_steps` that of updates of 8 steps. One swarm takes 12 bytes per agent.
 - `grid_rms_4096_g<G>`: error of that neighbourhood against all pairs, of 4,096 agents with independent headings: root
   mean square of the two components of the mean direction that an agent sees. `rms_4096` is that of what they see.
