@@ -121,7 +121,7 @@ def agents_row(task: str, run: jaxrl.Run, sizes: tuple[int, ...], num_episodes: 
       num_agents: of the comparison with others.
     """
     _, states, params = policies(run)
-    preset = find_preset(run.plan.preset)
+    preset = find_preset(run.plan.algorithm)
     (program,) = programs(run.plan, preset, params)
 
     def played(size: int) -> tuple[np.ndarray, np.ndarray]:
