@@ -69,7 +69,8 @@ env = run.env
 
 figure, axis = plt.subplots(figsize=(6, 3))
 returns = np.asarray(results.metrics["episode/return"]).reshape(-1)
-axis.plot(returns)
+ended = np.isfinite(returns)  # episodes end in some of the updates
+axis.plot(np.flatnonzero(ended), returns[ended])
 axis.axhline(-np.pi / 2 * horizon, color="grey", ls=":", label="headings without order")
 axis.set(xlabel="update", ylabel="return")
 axis.legend()
