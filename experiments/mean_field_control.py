@@ -1,6 +1,6 @@
 """Mean-field control with known optima: PPO over decision rules, and gradients through the limit's dynamics.
 
-    python -m experiments.mean_field_control [--scale smoke|cpu|gpu|paper] [--minutes 8] [--only lq two_room]
+    python -m experiments.mean_field_control [--scale smoke|cpu|gpu|paper] [--minutes 8] [--only vicsek vicsek_ippo]
 
 Trains `dec_pomfppo` (and `mfc_ppo` where agents see their state) on swarms of 200 agents, resumably, in
 `runs/mean_field_control/SCALE/TASK`, then plays each seed's policy with few and many agents in the three modes of
@@ -9,7 +9,10 @@ execution and in the limit; and runs `mfc_pg` to the table of the linear-quadrat
 and `SCALE_sizes.png`. Settings are ours, in the style of Cui et al. 2024, arXiv:2307.06175: no figure of theirs
 is reproduced.
 
-Swarms without a known optimum (`SWARMS`) join as soon as an environment of their name exists.
+Swarms without a known optimum (vicsek, kuramoto, aggregation) are trained likewise, and the agents themselves at the
+same number of steps (vicsek_ippo, vicsek_mappo, ...). Beside the trained stand agents that rest, agents that act at
+random and a rule by hand; `SCALE_swarms.png` has returns against sizes, `SCALE_<swarm>_film.png` an episode and
+`SCALE_<swarm>_time.png` what is measured at each step.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import tyro
 
 import jaxrl
 from experiments.meta_training import ScaleName, in_pieces, trained
+from experiments.swarm_motion import MEASURES, agents_row, compared, draw_over_time, draw_sizes, film, policies
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.presets import MFCPGConfig, MFCPGHparams, mfc_pg
 from jaxrl.provenance import provenance
@@ -47,6 +51,8 @@ class Task:
       limit: "exact", or "" for 10,000 agents in the place of the limit.
       optimum: of the return in the limit, or of what stands for it; `None` if nobody knows.
       goal: what every seed should reach in the limit; `None` if there is none.
+      swarm: of `swarm_motion.MEASURES`; "" where the optimum is known.
+      modes: of execution, for the sweep; none where agents learnt for themselves.
       chunks: checkpoints.
     """
 
@@ -58,6 +64,8 @@ class Task:
     limit: str = ""
     optimum: float | None = None
     goal: float | None = None
+    swarm: str = ""
+    modes: tuple[str, ...] = MODES
     chunks: int = 5
 
     @property
@@ -83,10 +91,22 @@ def _known(settings: dict[str, Any], steps: dict[str, int]) -> dict[str, Task]:
     }
 
 
-def _swarms(settings: dict[str, Any], total_steps: int) -> dict[str, Task]:
-    """Collective motion; each is trained where `jaxrl list envs` has its name."""
-    names = ("vicsek", "kuramoto", "aggregation")
-    return {name: Task(f"jaxrl/mean_field_{name}", settings, total_steps) for name in names}
+def _swarms(settings: dict[str, Any], total_steps: int, agents: dict[str, Any] | None = None) -> dict[str, Task]:
+    """Collective motion; and its agents for themselves, with `agents` on top of the settings."""
+    tasks = {}
+    for name in MEASURES:
+        # Few agents stand in a small disc: at scales below "gpu" it is wider.
+        chosen = {k: v for k, v in settings.items() if k != "env.radius" or name != "aggregation"}
+        tasks[name] = Task(f"jaxrl/mean_field_{name}", chosen, total_steps, swarm=name, modes=MODES[:3])
+        for preset in ("ippo", "mappo"):
+            own = {**chosen, **(agents or {})}
+            env = f"jaxrl/swarm_{name}"
+            tasks[f"{name}_{preset}"] = Task(env, own, total_steps, preset=preset, swarm=name, modes=())
+    return tasks
+
+
+def _some(tasks: dict[str, Task], names: tuple[str, ...]) -> dict[str, Task]:
+    return {name: tasks[name] for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +118,8 @@ class Scale:
       seeds: of each.
       sizes, episodes: of the sweep over numbers of agents.
       gradient_updates: of `mfc_pg`.
+      swarm_sizes, swarm_episodes: as sizes and episodes, of swarms without a known optimum.
+      many: agents that stand for the limit.
     """
 
     tasks: dict[str, Task]
@@ -105,28 +127,43 @@ class Scale:
     sizes: tuple[int, ...]
     episodes: int
     gradient_updates: int
+    swarm_sizes: tuple[int, ...] = (2, 5)
+    swarm_episodes: int = 4
+    many: int = 10_000
 
 
 _SMALL = {"num_envs": 64, "num_steps": 20, "hidden_sizes": (64, 64), "learning_rate": 1e-3}
 _TINY = {"num_envs": 4, "num_steps": 4, "hidden_sizes": (8,)}
+# A single step hardly orders a swarm, and what a rule does later is soon another rule's: a short memory of rewards.
+_MOTION = {**_SMALL, "learning_rate": 2e-3, "gamma": 0.9, "env.radius": 0.5, "env.max_steps": 100}
+_AGENTS = {"num_envs": 16, "num_steps": 50, "hidden_sizes": (32, 32), "num_epochs": 2}
 _SIZES = (2, 4, 6, 8, 10, 20, 30, 40, 50, 100, 200, 500, 1000, 10_000)
+_KNOWN = ("two_room", "anti_crowding", "lq")
+_SMOKE = {**_TINY, "env.max_steps": 4}
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
-        _known({**_TINY, "learning_rate": 1e-3}, {"two_room": 64, "anti_crowding": 64, "lq": 336}), 2, (2, 5), 4, 20
+        _some(
+            _known({**_TINY, "learning_rate": 1e-3}, {"two_room": 64, "anti_crowding": 64, "lq": 336})
+            | _swarms(_SMOKE, 32),
+            ("two_room", "vicsek", "vicsek_ippo"),
+        ),
+        2, (2, 5), 4, 20, many=5,
     ),
     "cpu": Scale(
-        _known(_SMALL, {"two_room": 100_000, "anti_crowding": 50_000, "lq": 600_000}) | _swarms(_SMALL, 1_000_000),
-        5, (2, 5, 10, 50, 200, 1000), 100, 1500,
+        _known(_SMALL, {"two_room": 100_000, "anti_crowding": 50_000, "lq": 600_000})
+        | _swarms(_MOTION, 200_000, _AGENTS),
+        5, (2, 5, 10, 50, 200, 1000), 100, 1500, (2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000), 20,
     ),
     # The preset's own sizes.
     "gpu": Scale(
-        _known({}, {"two_room": 2_000_000, "anti_crowding": 1_000_000, "lq": 4_000_000}) | _swarms({}, 20_000_000),
-        5, _SIZES, 500, 3000,
+        _known({}, {"two_room": 2_000_000, "anti_crowding": 1_000_000, "lq": 4_000_000})
+        | _swarms({"gamma": 0.9}, 20_000_000),
+        5, _SIZES, 500, 3000, _SIZES, 200,
     ),
     # The published budget of the sibling paper's runs, 5,000 updates of 24,000 upper-level steps.
     "paper": Scale(
-        _known({}, dict.fromkeys(("two_room", "anti_crowding", "lq"), 10_000_000)) | _swarms({}, 120_000_000),
-        10, (*_SIZES, 1_000_000), 500, 3000,
+        _known({}, dict.fromkeys(_KNOWN, 10_000_000)) | _swarms({}, 120_000_000),
+        10, (*_SIZES, 1_000_000), 500, 3000, (*_SIZES, 1_000_000), 100,
     ),
 }  # fmt: skip
 TABLE = {0.0: 6.15387440, 0.25: 6.59421229, 0.5: 7.27467823, 1.0: 8.59586517, 2.0: 10.58235294, 5.0: 13.04108852}
@@ -150,56 +187,85 @@ def main(config: Config) -> dict[str, np.ndarray]:
 
 def _main(config: Config) -> dict[str, np.ndarray]:
     scale = SCALES[config.scale]
-    known, file = jaxrl.list_envs(), config.out / f"{config.scale}.json"
-    tasks = {name: task for name, task in scale.tasks.items() if task.env in known}
-    if config.only:
-        tasks = {name: task for name, task in tasks.items() if name in config.only}
+    file = config.out / f"{config.scale}.json"
+    unknown = set(config.only) - set(scale.tasks)
+    if unknown:
+        raise ValueError(f"unknown tasks {sorted(unknown)}; scale {config.scale} has {', '.join(scale.tasks)}")
+    tasks = {name: task for name, task in scale.tasks.items() if not config.only or name in config.only}
     # A command for some of the tasks leaves the others' rows as they are, with their own provenance.
     rows: dict[str, Any] = {}
-    gradients = gradient_results(scale.gradient_updates)
+    gradients: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, task in tasks.items():
         folder = config.runs / "mean_field_control" / config.scale / name
         run = trained(task.preset, task, scale.seeds, folder)
-        played = _played(run, task, scale)
-        rows = read_json(file)["tasks"] if file.exists() else {}  # again: another command may have written its own
-        rows[name] = _row(task, played) | {"provenance": provenance()}
-        arrays |= {f"{name}/{mode}": np.stack([found.returns[mode] for found in played]) for mode in MODES}
-        print(name, rows[name]["limit"], flush=True)
+        if task.modes:
+            row, found = _of_rules(task, run, scale, config.out / f"{config.scale}_{name}")
+        else:
+            num_agents = rows_at(file).get(task.swarm, {}).get("compared", {}).get("num_agents", 200)
+            row, found = agents_row(task.swarm, run, scale.swarm_sizes, scale.swarm_episodes, num_agents), {}
+        gradients = gradients or _gradients(file, scale)  # not before the runs, which take all cores if they come first
+        about = {"preset": task.preset, "settings": task.all_settings, "gamma": task.gamma}
+        rows = rows_at(file)  # again: another command may have written its own
+        rows[name] = about | row | {"provenance": provenance()}
+        arrays |= {f"{name}/{mode}": values for mode, values in found.items()}
+        print(name, row.get("limit"), row.get("compared"), flush=True)
         about = {"scale": config.scale, "seeds": scale.seeds, "episodes": scale.episodes, "mfc_pg": gradients}
         write_json(file, about | {"tasks": rows} | provenance())
-    draw(to_json(rows), config.out / f"{config.scale}_sizes.png")
+    rows = to_json(rows)
+    draw({name: row for name, row in rows.items() if "optimum" in row}, config.out / f"{config.scale}_sizes.png")
+    draw_sizes(rows, config.out / f"{config.scale}_swarms.png")
     return arrays
 
 
+def rows_at(file: Path) -> dict[str, Any]:
+    """Of every task that was run before."""
+    return read_json(file)["tasks"] if file.exists() else {}
+
+
+def _gradients(file: Path, scale: Scale) -> dict[str, Any]:
+    """`gradient_results`; they have no chance in them, so they are computed once."""
+    known = read_json(file).get("mfc_pg") if file.exists() else None
+    return known or gradient_results(scale.gradient_updates)
+
+
+def _of_rules(task: Task, run: jaxrl.Run, scale: Scale, stem: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Of rules that all agents share: the sweep over sizes; of swarms also the comparison, and pictures."""
+    played = _played(run, task, scale)
+    row, found = _row(task, played), {m: np.stack([one.returns[m] for one in played]) for m in task.modes}
+    if task.swarm:
+        row["compared"], curves = compared(task.swarm, run, scale.swarm_episodes)
+        film(task.swarm, run, stem.with_name(f"{stem.name}_film.png"))
+        draw_over_time(task.swarm, curves, stem.with_name(f"{stem.name}_time.png"))
+    return row, found
+
+
 def _played(run: jaxrl.Run, task: Task, scale: Scale) -> list[SwarmReturns]:
-    policies = [run.policy(seed=seed) for seed in run.plan.seeds]
-    agent, _, params = policies[0]
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state, _ in policies))
+    agent, states, params = policies(run)
     limit = run.env.with_dynamics(exact()) if task.limit == "exact" else None
+    sizes, episodes = (
+        (scale.swarm_sizes, scale.swarm_episodes) if task.swarm else (scale.sizes, scale.episodes)
+    )  # fmt: skip
     return evaluate_swarms(
-        jax.random.key(1_000), agent, states, run.env, scale.sizes, MODES,
-        num_episodes=scale.episodes, gamma=task.gamma, limit=limit, env_params=params,
+        jax.random.key(1_000), agent, states, run.env, sizes, task.modes,
+        num_episodes=episodes, gamma=task.gamma, limit=limit, env_params=params, many=scale.many,
     )  # fmt: skip
 
 
 def _row(task: Task, played: list[SwarmReturns]) -> dict[str, Any]:
     """Of a task: returns in the limit by seed; for each mode and size the mean over seeds, with intervals over them."""
-    limits = {mode: np.array([found.limit[mode].mean() for found in played]) for mode in MODES}
+    limits = {mode: np.array([found.limit[mode].mean() for found in played]) for mode in task.modes}
     sizes = {}
-    for mode in MODES:
+    for mode in task.modes:
         values = np.array([[*found.returns[mode].mean(1), found.limit[mode].mean()] for found in played])
         estimate = bootstrap(values, lambda v, axis: v.mean(axis))
         sizes[mode] = {"mean": estimate.point, "low": estimate.low, "high": estimate.high}
-    row = {
-        "preset": task.preset,
-        "settings": task.all_settings,
-        "gamma": task.gamma,
-        "optimum": task.optimum,
-        "goal": task.goal,
+    row: dict[str, Any] = {
         "limit": {mode: values.round(6) for mode, values in limits.items()},
         "sizes": {"num_agents": [*played[0].sizes, None], **sizes},
     }
+    if not task.swarm:
+        row |= {"optimum": task.optimum, "goal": task.goal}
     if task.goal is not None:
         row["reached"] = int((limits["central_greedy"] >= task.goal).sum())
     return row

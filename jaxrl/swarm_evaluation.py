@@ -95,6 +95,7 @@ def evaluate_swarm(  # noqa: PLR0913 - whose policy, where, and how much
     limit: Any = None,
     env_params: Any = None,
     max_agents: int = 2_000_000,
+    many: int = _MANY,
 ) -> SwarmReturns:
     """Plays a policy with each number of agents, in each mode, and in the limit.
 
@@ -110,9 +111,10 @@ def evaluate_swarm(  # noqa: PLR0913 - whose policy, where, and how much
       modes: of `MODES`.
       num_episodes: for each, at least 2.
       gamma: discount of the returns.
-      limit: the environment that stands for many agents, as `env.with_dynamics(exact())`; by default 10,000 agents.
+      limit: the environment that stands for many agents, as `env.with_dynamics(exact())`; by default `many` agents.
       env_params: the environments' parameters.
       max_agents: of all episodes that are played at once.
+      many: agents that stand for the limit where there is no other, or where every agent draws its own rule.
     Returns:
       `SwarmReturns`.
     Raises:
@@ -123,7 +125,7 @@ def evaluate_swarm(  # noqa: PLR0913 - whose policy, where, and how much
     stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], agent_state)
     (found,) = evaluate_swarms(
         key, agent, stacked, env, sizes, modes, num_episodes=num_episodes, gamma=gamma, limit=limit,
-        env_params=env_params, max_agents=max_agents,
+        env_params=env_params, max_agents=max_agents, many=many,
     )  # fmt: skip
     return found
 
@@ -141,6 +143,7 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
     limit: Any = None,
     env_params: Any = None,
     max_agents: int = 2_000_000,
+    many: int = _MANY,
 ) -> list[SwarmReturns]:
     """`evaluate_swarm` of several states, leaves [S, …], with the same noise: everything is compiled once."""
     for mode in modes:
@@ -150,8 +153,9 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
     if not sizes or min(sizes) < 1 or num_episodes < 2:
         raise ValueError(f"sizes = {tuple(sizes)}, num_episodes = {num_episodes}: expected sizes >= 1, episodes >= 2")
     params = env.default_params if env_params is None else env_params
-    many = _MANY if limit is None else 1
-    limit = env.with_agents(_MANY) if limit is None else limit
+    is_swarm = limit is None
+    limit = env.with_agents(many) if limit is None else limit
+    work = many if is_swarm else 1
     horizon = int(params.max_steps)
     key_plan, key_play = jax.random.split(key)
 
@@ -167,7 +171,7 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
         options = quick_compile_options() if work * num_episodes * horizon < _QUICK_BELOW else None
         return program.compile(compiler_options=options)(states)
 
-    plans = for_each(made, agent_states, many)
+    plans = for_each(made, agent_states, work)
     keys = jax.random.split(key_play, num_episodes)
     total = Gather(
         lambda moment: jnp.float32(0.0),
@@ -192,9 +196,16 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
         return np.asarray(for_each(of_one, states, num_agents))
 
     returns = {mode: [play(mode, env.with_agents(n), n) for n in sizes] for mode in modes}
-    # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.
-    swarm = env.with_agents(_MANY)
-    ends = {m: play(m, swarm, _MANY) if m == "decentral_sampled" else play(m, limit, many) for m in modes}
+
+    def end(mode: str) -> np.ndarray:
+        # In the limit agents that draw for themselves are a mixture of rules: only a large swarm has it.
+        if not is_swarm and mode != "decentral_sampled":
+            return play(mode, limit, work)
+        if many in sizes:
+            return returns[mode][list(sizes).index(many)]
+        return play(mode, env.with_agents(many), many)
+
+    ends = {mode: end(mode) for mode in modes}
     return [
         SwarmReturns(
             tuple(sizes),

@@ -155,7 +155,7 @@ def test_permutation(hood: Neighbourhood) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="'nearest'; expected one of exact, cells"):
+    with pytest.raises(ValueError, match="'nearest'; expected one of auto, exact, cells"):
         Neighbourhood("nearest")
     with pytest.raises(ValueError, match="capacity > 0"):
         Neighbourhood("cells", capacity=0)

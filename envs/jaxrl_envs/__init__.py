@@ -34,6 +34,9 @@ _GRID_DISTRIBUTIONS = (
     "mazes",
 )
 _MEAN_FIELDS = ("two_room", "anti_crowding", "pigou", "tabular_mf3", "crowd_modelling", "lq")
+_SWARMS = (
+    "vicsek", "kuramoto", "aggregation", "two_gaussians", "formation", "potential", "beach", "foraging",
+)  # fmt: skip
 _CHAINS = ("short", "short_noisy", "long", "long_noisy", "distractor")
 
 # name: module, constructor and what it is given. Modules are imported when one of their environments is made.
@@ -62,6 +65,8 @@ _ENVS: dict[str, tuple[str, str, dict[str, Any]]] = {
         for name in _MEAN_FIELDS
     },
     **{f"swarm_{name}": ("mean_field.registry", "make_swarm", {"task": name}) for name in _MEAN_FIELDS},
+    **{f"mean_field_{name}": ("mean_field.collective", "make_collective", {"task": name}) for name in _SWARMS},
+    **{f"swarm_{name}": ("mean_field.collective", "make_agents", {"task": name}) for name in _SWARMS},
 }
 
 

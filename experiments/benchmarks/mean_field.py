@@ -5,6 +5,10 @@
   towards their mean heading, moves with noise drawn anew, and the team's reward is summed over all pairs. The median
   over steps; `step_ms_<task>_1e6` is its time, `peak_mb_<task>_1e6` the process's resident memory at its highest above
   what it took after importing, `temporary_mb_<task>_1e6` the compiler's account of it.
+- `train_peak_mb_1e3`, `train_peak_mb_1e5`: the process's resident memory at its highest, above what it took after
+  importing, while `dec_pomfppo` compiles and trains on Vicsek with so many agents (one environment, updates of 64
+  steps, mode "grid", G = 128); `train_program_mb_…` the compiler's account of that program with its results,
+  and `train_program_mb_1e5_8_steps` that of updates of 8 steps. One swarm takes 12 bytes per agent.
 - `grid_rms_4096_g<G>`: error of that neighbourhood against all pairs, of 4,096 agents with independent headings: root
   mean square of the two components of the mean direction that an agent sees. `rms_4096` is that of what they see.
 
@@ -26,6 +30,9 @@ import numpy as np
 import tyro
 
 from experiments.benchmarks.harness import measure, write
+from jaxrl.algorithm import train
+from jaxrl.presets import find_preset
+from jaxrl_envs.mean_field.collective import make_collective
 from jaxrl_envs.mean_field.kuramoto import Kuramoto
 from jaxrl_envs.mean_field.model import Swarm
 from jaxrl_envs.mean_field.neighbours import Neighbourhood, neighbour_sums
@@ -85,6 +92,26 @@ def speed(task: str, num_agents: int, steps: int) -> dict[str, float]:
     }
 
 
+def training(num_agents: int, num_steps: int, run: bool) -> dict[str, float]:
+    """Memory of training on swarms of so many agents, with updates of so many steps; what is not run has no peak."""
+    env = make_collective("vicsek", num_agents, neighbourhood="grid")
+    preset = find_preset("dec_pomfppo")
+    config = dataclasses.replace(
+        preset.config, total_steps=2 * num_steps, num_envs=1, num_steps=num_steps, hidden_sizes=(64, 64)
+    )
+    algorithm = preset.make(env, config, preset.hparams, env.default_params)
+    jax.block_until_ready(jnp.zeros(1))
+    before = _resident()
+    compiled = jax.jit(lambda key: train(key, algorithm, config.num_updates)).lower(jax.random.key(0)).compile()
+    account = compiled.memory_analysis()
+    total = account.temp_size_in_bytes + account.output_size_in_bytes + account.argument_size_in_bytes
+    figures = {"program_mb": total / _MB}
+    if run:
+        jax.block_until_ready(compiled(jax.random.key(0)))
+        figures["peak_mb"] = _resident() - before
+    return figures
+
+
 def grid_error(num_agents: int) -> dict[str, float]:
     """The grid's error for several G, and the size of what is estimated."""
     key_place, key_heading = jax.random.split(jax.random.key(0))
@@ -116,7 +143,11 @@ def main(config: Config) -> dict[str, float]:
         figures[f"peak_mb_{task}_1e6"] = found["peak_mb"]
         figures[f"temporary_mb_{task}_1e6"] = found["temporary_mb"]
     figures |= measure(sys.executable, WORK, what="grid_error", num_agents=4096)
-    # Memory of training, by the number of agents, belongs here: one more kind of work below.
+    for name, size in (("1e3", 1_000), ("1e5", 100_000)):
+        found = measure(sys.executable, WORK, what="training", num_agents=size, num_steps=64, run=True)
+        figures |= {f"train_peak_mb_{name}": found["peak_mb"], f"train_program_mb_{name}": found["program_mb"]}
+    short = measure(sys.executable, WORK, what="training", num_agents=100_000, num_steps=8, run=False)
+    figures["train_program_mb_1e5_8_steps"] = short["program_mb"]
     for name, value in figures.items():
         print(f"{name:48} {value:12.4g}")
     if config.json:
@@ -127,7 +158,11 @@ def main(config: Config) -> dict[str, float]:
 if __name__ == "__main__":
     if "--work" in sys.argv:
         arguments = json.loads(sys.argv[-1])
-        kinds = {"speed": speed, "grid_error": grid_error}  # each a process: what it measures, by name
+        kinds = {
+            "speed": speed,
+            "grid_error": grid_error,
+            "training": training,
+        }  # each a process: what it measures, by name
         print(json.dumps(kinds[arguments.pop("what")](**arguments)))
     else:
         main(tyro.cli(Config))

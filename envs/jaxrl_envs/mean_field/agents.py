@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from flax import struct
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 from jaxrl.types import Key, Timestep
 from jaxrl_envs.mean_field.features import Features, kernel_basis
-from jaxrl_envs.mean_field.model import Swarm
+from jaxrl_envs.mean_field.model import Swarm, num_shared, picture_of
 
 
 @struct.dataclass
@@ -28,8 +29,9 @@ class SwarmState:
 class SwarmEnv:
     """N agents side by side: observations [N, dy + dphi], actions [N, du] (integers [N]), one reward for the team.
 
-    Each row is what that agent sees (integers one-hot), then the features of the whole population, which only a critic
-    in training should read: `num_own` says where they begin.
+    Each row is what that agent sees (integers one-hot) and what all have in common (`shared_features` of the model),
+    then the features of the whole population, which only a critic in training should read: `num_own` says where they
+    begin.
 
     Attributes:
       model: a `SwarmModel`.
@@ -48,9 +50,9 @@ class SwarmEnv:
 
     @property
     def num_own(self) -> int:
-        """dy, entries of a row that are the agent's own observation."""
+        """Entries of a row that an agent may act on: its own observation, and what all agents have in common."""
         space = self.model.observation_space(self.default_params)
-        return space.n if isinstance(space, Discrete) else space.shape[0]
+        return (space.n if isinstance(space, Discrete) else space.shape[0]) + num_shared(self.model)
 
     def reset(self, key: Key, params: Any) -> tuple[SwarmState, jax.Array]:
         """A first swarm, and what its agents see."""
@@ -71,7 +73,8 @@ class SwarmEnv:
         """Of one row."""
         space = self.model.observation_space(params)
         low, high = (np.zeros(space.n), np.ones(space.n)) if isinstance(space, Discrete) else space.bounds()
-        parts = [(low, high), self.features.space().bounds()]
+        shared = np.full(num_shared(self.model), np.inf)
+        parts = [(low, high), (-shared, shared), self.features.space().bounds()]
         low, high = (np.concatenate([part[i] for part in parts]) for i in range(2))
         return Box(low, high, (len(low),))
 
@@ -93,6 +96,11 @@ class SwarmEnv:
         low, high = (np.tile(bound, (self.num_agents, 1)) for bound in space.bounds())
         return Box(low, high, low.shape)
 
+    @property
+    def image(self) -> Callable[[Any, Any], np.ndarray] | None:
+        """`(state, params) -> [H, W, 3]`, the model's picture; `None` if it has none."""
+        return picture_of(self.model, lambda state: state.swarm)
+
     def with_agents(self, num_agents: int) -> SwarmEnv:
         """The same task with so many agents."""
         return swarm_env(self.model, num_agents, self.features)
@@ -101,6 +109,8 @@ class SwarmEnv:
         space = self.model.observation_space(params)
         own = jax.nn.one_hot(state.seen, space.n) if isinstance(space, Discrete) else state.seen
         shared = self.features(state.swarm.x)
+        if hasattr(self.model, "shared_features"):
+            shared = jnp.concatenate([self.model.shared_features(state.swarm, params), shared])
         return jnp.concatenate([own, jnp.broadcast_to(shared, (self.num_agents, *shared.shape))], -1)
 
 

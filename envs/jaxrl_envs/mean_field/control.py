@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jaxrl.spaces import Box, Space
 from jaxrl.types import Key, Timestep
 from jaxrl_envs.mean_field.dynamics import Dynamics, MakeDynamics, particles
 from jaxrl_envs.mean_field.features import Features, kernel_basis
-from jaxrl_envs.mean_field.model import Swarm
+from jaxrl_envs.mean_field.model import Swarm, num_shared, picture_of
 from jaxrl_envs.mean_field.rules import decision_rule
 
 TIMES = ("none", "scalar", "one_hot")
@@ -103,8 +104,10 @@ class MeanFieldEnv:
         return state, Timestep(obs, jnp.asarray(reward, float), terminated, truncated, obs, info)
 
     def observe(self, state: MeanFieldState, params: Any) -> jax.Array:
-        """Features, then time if asked for."""
+        """Features, what all agents have in common, then time if asked for."""
         parts = [self.features(*self.dynamics.points(state.field))]
+        if hasattr(self.model, "shared_features"):
+            parts.append(self.model.shared_features(state.field, params))
         if self.observe_time == "scalar":
             parts.append(jnp.minimum(state.time / params.max_steps, 1.0)[None])
         elif self.observe_time == "one_hot":
@@ -112,16 +115,23 @@ class MeanFieldEnv:
         return jnp.concatenate(parts).astype(float)
 
     def observation_space(self, params: Any) -> Space:
-        """Features, and the time in [0, 1]."""
+        """Features, shared numbers without bounds, and the time in [0, 1]."""
         del params
         low, high = self.features.space().bounds()
+        shared = np.full(num_shared(self.model), np.inf)
         extra = {"none": 0, "scalar": 1, "one_hot": self.horizon + 1}[self.observe_time]
-        return Box(np.concatenate([low, np.zeros(extra)]), np.concatenate([high, np.ones(extra)]), (len(low) + extra,))
+        low, high = np.concatenate([low, -shared, np.zeros(extra)]), np.concatenate([high, shared, np.ones(extra)])
+        return Box(low, high, (len(low),))
 
     def action_space(self, params: Any) -> Space:
         """xi, unbounded: the rule squashes it."""
         del params
         return Box(-np.inf, np.inf, (self.rule.num_params,))
+
+    @property
+    def image(self) -> Callable[[Any, Any], np.ndarray] | None:
+        """`(state, params) -> [H, W, 3]`, the model's picture of particles; `None` if it has none."""
+        return picture_of(self.model, lambda state: state.field)
 
     def with_dynamics(self, dynamics: MakeDynamics) -> MeanFieldEnv:
         """The same task with the population carried along otherwise."""

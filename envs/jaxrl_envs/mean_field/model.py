@@ -6,9 +6,11 @@ each index), so two swarms of different size share the noise of the agents that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from flax import struct
 
 from jaxrl.spaces import Space
@@ -73,3 +75,18 @@ class SwarmModel(Protocol):
     def periodic(self) -> tuple[bool, ...]:
         """For each coordinate of `x`: does its interval close to a ring? `()` for finite spaces."""
         ...
+
+
+def num_shared(model: Any) -> int:
+    """How many numbers describe what all agents have in common, `shared_features` of a model that has them; else 0."""
+    if not hasattr(model, "shared_features"):
+        return 0
+    params = model.default_params
+    found = jax.eval_shape(lambda key: model.shared_features(model.reset(key, 1, params), params), jax.random.key(0))
+    return int(found.shape[0])
+
+
+def picture_of(model: Any, swarm_of: Callable[[Any], Swarm]) -> Callable[[Any, Any], np.ndarray] | None:
+    """`(state, params) -> [H, W, 3]` for states that hold a swarm, drawn by its model; `None` if that draws nothing."""
+    image = getattr(model, "image", None)
+    return None if image is None else lambda state, params: image(swarm_of(state), params)

@@ -17,7 +17,8 @@ from jaxrl_envs.mean_field.neighbour_cells import cell_sums, num_without_room
 from jaxrl_envs.mean_field.neighbour_grid import grid_sums
 from jaxrl_envs.mean_field.topology import Surface
 
-MODES = ("exact", "cells", "hybrid", "grid", "all")
+MODES = ("auto", "exact", "cells", "hybrid", "grid", "all")
+_PAIRS_UP_TO = 2000  # agents, in mode "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +26,17 @@ class Neighbourhood:
     """How neighbours are found, and how they are weighted. The agent itself is among them.
 
     Args:
-      mode: "exact": every pair, `block` observers at a time. "cells": pairs in the cells up to `reach` away. "hybrid":
-        the same, but cells that lie wholly in the disc are summed, and pairs are visited in those that its rim cuts;
-        as exact as the pairs. "grid": agents are counted in cells, and the counts convolved with the disc:
-        O(N + G^2 log G). "all": everybody is everybody's neighbour, at any distance.
+      mode: "auto": "exact" for up to 2,000 agents, "grid" for more. "exact": every pair, `block` observers at a time.
+        "cells": pairs in the cells up to `reach` away. "hybrid": the same, but cells that lie wholly in the disc are
+        summed, and pairs are visited in those that its rim cuts; as exact as the pairs. "grid": agents are counted in
+        cells, and the counts convolved with the disc: O(N + G^2 log G). "all": everybody is everybody's neighbour, at
+        any distance.
       num_cells: G, cells along each side of the square.
       capacity: agents that a cell can hold ("cells", "hybrid"); those without room are missing from the sums, and
         `num_missing` says how many they are.
       reach: cells; the radius may be at most `reach` times a cell's side ("cells", "hybrid").
-      smooth: weight neighbours by exp(-d^2 / (2 (radius / 2)^2)) instead of a disc ("exact", "grid"), for which the
-        grid converges at second order.
+      smooth: weight neighbours by exp(-d^2 / (2 (radius / 2)^2)) instead of a disc ("auto", "exact", "grid"), for
+        which the grid converges at second order.
       block: observers whose pairs are in memory at once ("exact", "cells", "hybrid").
     Raises:
       ValueError: for an unknown mode, a size below 1, or a smooth weight in a mode that has none.
@@ -50,10 +52,10 @@ class Neighbourhood:
     def __post_init__(self) -> None:
         require_choice("mode", self.mode, MODES)
         require_positive(num_cells=self.num_cells, capacity=self.capacity, reach=self.reach, block=self.block)
-        if self.smooth and self.mode not in ("exact", "grid"):
+        if self.smooth and self.mode not in ("auto", "exact", "grid"):
             raise ValueError(f"a smooth weight needs mode 'exact' or 'grid', got {self.mode!r}")
-        if self.mode == "grid" and self.num_cells < 4:
-            raise ValueError(f"mode 'grid' needs num_cells >= 4, got {self.num_cells}")
+        if self.mode in ("auto", "grid") and self.num_cells < 4:
+            raise ValueError(f"mode {self.mode!r} needs num_cells >= 4, got {self.num_cells}")
         if self.mode in ("cells", "hybrid") and self.reach > self.num_cells:
             raise ValueError(f"reach = {self.reach} cells, more than num_cells = {self.num_cells} of the whole square")
 
@@ -78,6 +80,8 @@ def neighbour_sums(
       ValueError: if the radius is known and does not fit.
     """
     values = jnp.stack([jnp.ones_like(heading), jnp.cos(heading), jnp.sin(heading)], axis=1)
+    if hood.mode == "auto":
+        hood = dataclasses.replace(hood, mode="exact" if len(heading) <= _PAIRS_UP_TO else "grid")
     if hood.mode == "all":
         return jnp.broadcast_to(values.sum(0), values.shape)
     _check_radius(hood, surface, radius)

@@ -1,0 +1,204 @@
+"""Swarms without a known optimum, for `mean_field_control`: who plays beside the trained, what is measured, pictures.
+
+The trained rule is judged beside agents that do nothing, agents that act at random, a rule by hand, and agents that
+learnt for themselves (`ippo`, `mappo`), all in swarms of the same size. None of those sees the population while it
+plays; the trained rule does without in mode "open loop".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrl
+from jaxrl.agents.policy import player
+from jaxrl.evaluation import Gather, evaluate, record
+from jaxrl.plan import programs
+from jaxrl.presets import find_preset
+from jaxrl.reporting import bootstrap
+from jaxrl.spaces import Box
+from jaxrl.swarm_plots import film_strip, plot_over_time
+from jaxrl.types import Agent
+from jaxrl_envs.mean_field.agents import SwarmEnv, swarm_env
+
+# What is measured of a swarm at each step, by task, and between which bounds.
+MEASURES = {"vicsek": "polarisation", "kuramoto": "order_parameter", "aggregation": "spread"}
+BOUNDS = {"polarisation": (0.0, 1.0), "order_parameter": (0.0, 1.0), "spread": None}
+
+
+def rule_by_hand(task: str, params: Any, seen: jax.Array) -> jax.Array:
+    """Actions of agents that see `seen` [..., N, dy]: Vicsek's rule, the sine coupling, and the way to the middle."""
+    if task == "vicsek":
+        return jnp.arctan2(seen[..., :1], seen[..., 1:2]) / params.turn_rate
+    if task == "kuramoto":
+        return params.step_size * params.coupling * seen[..., :1] / params.turn_rate
+    return -seen / params.speed
+
+
+def reference_players(task: str, env: SwarmEnv, params: Any) -> dict[str, Agent]:
+    """Who has learnt nothing: agents of `env` that rest, act uniformly at random, or by the rule by hand."""
+    space = env.agent_action_space(params)
+    assert isinstance(space, Box)
+    low, high = (jnp.asarray(bound, jnp.float32) for bound in space.bounds())
+
+    def at_random(key: Any, state: Any, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool) -> Any:
+        return jax.random.uniform(key, (*obs.shape[:-1], *space.shape), minval=low, maxval=high), memory, {}
+
+    rest = player(lambda _, obs: jnp.zeros((*obs.shape[:-1], *space.shape)), lambda key: ())
+    by_hand = player(lambda _, obs: rule_by_hand(task, params, obs[..., : env.num_own]), lambda key: ())
+    return {"uncontrolled": rest, "random": rest._replace(act=at_random), "by hand": by_hand}
+
+
+def play(
+    agent: Agent, states: Any, env: Any, params: Any, measure: str, num_episodes: int, explore: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [S, E] of states with leaves [S, …], and what is measured at each step [S, E, T]."""
+    horizon = int(params.max_steps)
+    gather = Gather(
+        lambda moment: jnp.zeros(horizon),
+        lambda so_far, moment: so_far.at[moment.time].set(moment.timestep.info[measure]),
+    )
+
+    def one(state: Any) -> Any:
+        key = jax.random.key(2_000)
+        found = evaluate(key, agent, state, env, params, num_episodes, horizon, explore, gather)
+        return found.returns, found.gathered
+
+    leaves = jax.tree.leaves(states)
+    rows = jnp.arange(len(leaves[0]) if leaves else 1)  # a state may be empty
+    returns, measured = jax.jit(lambda states: jax.lax.map(lambda pair: one(pair[1]), (rows, states)))(states)
+    return np.asarray(returns), np.asarray(measured)
+
+
+def policies(run: jaxrl.Run) -> tuple[Agent, Any, Any]:
+    """The agent, all seeds' states with leaves [S, …], and the environment's parameters."""
+    found = [run.policy(seed=seed) for seed in run.plan.seeds]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state, _ in found))
+    return found[0][0], states, found[0][2]
+
+
+def compared(task: str, run: jaxrl.Run, num_episodes: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The trained rules beside who has learnt nothing, with as many agents as in training.
+
+    Returns:
+      By name the return, its standard error over seeds and episodes, and what is measured in the last tenth of an
+      episode; and that at each step, {name: [E, T]}, of trained ones the mean over seeds.
+    """
+    agent, states, params = policies(run)
+    measure = MEASURES[task]
+    num_agents = int(run.env.dynamics.reset(jax.random.key(0), params).x.shape[0])
+    agents = swarm_env(run.env.model, num_agents, run.env.features)
+    played = {"trained": play(agent, states, run.env, params, measure, num_episodes)}
+    for name, one in reference_players(task, agents, params).items():
+        played[name] = play(one, (), agents, params, measure, num_episodes)
+    rows = {name: _summary(*found) for name, found in played.items()}
+    return {"num_agents": num_agents, "measure": measure, **rows}, {name: m.mean(0) for name, (_, m) in played.items()}
+
+
+def _summary(returns: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
+    late = measured[..., -max(measured.shape[-1] // 10, 1) :].mean(-1)
+    return {
+        "return": float(returns.mean()),
+        "standard_error": float(returns.std(ddof=1) / np.sqrt(returns.size)),
+        "by_seed": returns.mean(1).round(4),
+        "measured": float(late.mean()),
+        "measured_by_seed": late.mean(1).round(4),
+    }
+
+
+def agents_row(task: str, run: jaxrl.Run, sizes: tuple[int, ...], num_episodes: int, num_agents: int) -> dict[str, Any]:
+    """Agents that learnt for themselves (`ippo`, `mappo`), played by each number of agents; greedily.
+
+    Args:
+      task, run: the swarm, and what learnt.
+      sizes: numbers of agents.
+      num_episodes: of each seed and size.
+      num_agents: of the comparison with others.
+    """
+    _, states, params = policies(run)
+    preset = find_preset(run.plan.algorithm)
+    (program,) = programs(run.plan, preset, params)
+
+    def played(size: int) -> tuple[np.ndarray, np.ndarray]:
+        env = run.env.with_agents(size)
+        agent = preset.agent(env, program.config, preset.hparams, params)
+        return play(agent, states, env, params, MEASURES[task], num_episodes)
+
+    values = np.stack([played(size)[0].mean(1) for size in sizes], 1)
+    estimate = bootstrap(values, lambda v, axis: v.mean(axis))
+    curve = {"mean": estimate.point, "low": estimate.low, "high": estimate.high}
+    return {
+        "num_agents": run.env.num_agents,
+        "sizes": {"num_agents": [*sizes], "agents": curve},
+        "compared": {"num_agents": num_agents, "trained": _summary(*played(num_agents))},
+    }
+
+
+def film(task: str, run: jaxrl.Run, path: Path) -> None:
+    """A film strip of the first seed's swarm."""
+    agent, states, params = policies(run)
+    first = jax.tree.map(lambda leaf: leaf[0], states)
+    horizon, measure = int(params.max_steps), MEASURES[task]
+    watched = jax.jit(lambda state: record(jax.random.key(3_000), agent, state, run.env, params, horizon)["states"])
+    seen = jax.device_get(watched(first))
+    values = np.asarray(jax.vmap(lambda x: _measured(task, x))(seen.field.x))
+    film_strip(run.env, params, seen, path, values=values, title=f"{task}: {measure.replace('_', ' ')}")
+
+
+def _measured(task: str, x: jax.Array) -> jax.Array:
+    if MEASURES[task] == "spread":
+        return jnp.abs(x - x.mean(0)).sum(1).mean()
+    return jnp.abs(jnp.exp(1j * x[:, 2]).mean())
+
+
+def draw_over_time(task: str, curves: Mapping[str, np.ndarray], path: Path) -> None:
+    """What is measured, step by step, of the trained and of the others."""
+    measure = MEASURES[task]
+    plot_over_time(curves, path, name=measure.replace("_", " "), title=task, bounds=BOUNDS[measure])
+
+
+def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
+    """Return against the number of agents: the three modes, the limit as a band, and agents that learnt themselves."""
+    import matplotlib.pyplot as plt
+
+    tasks = [name for name in MEASURES if name in rows]
+    if not tasks:
+        return
+    figure, panels = plt.subplots(1, len(tasks), figsize=(4.6 * len(tasks), 4.2), layout="constrained", squeeze=False)
+    for axis, name in zip(panels[0], tasks, strict=True):
+        row = rows[name]
+        curves = {mode: row["sizes"][mode] for mode in row["sizes"] if mode != "num_agents"}
+        for i, (mode, curve) in enumerate(curves.items()):
+            _band(axis, row["sizes"]["num_agents"][:-1], curve, f"C{i}", mode.replace("_", " "))
+        first = next(iter(curves.values()))
+        axis.axhspan(first["low"][-1], first["high"][-1], color="C0", alpha=0.15, label="limit", linewidth=0)
+        for i, preset in enumerate(("ippo", "mappo"), len(curves)):
+            other = rows.get(f"{name}_{preset}")
+            if other:
+                _band(axis, other["sizes"]["num_agents"], other["sizes"]["agents"], f"C{i}", preset, "--")
+        for style, other in ((":", "by hand"), ("-.", "uncontrolled")):
+            value = row["compared"][other]["return"]
+            axis.axhline(
+                value,
+                color="black",
+                linestyle=style,
+                linewidth=1,
+                label=f"{other}, {row['compared']['num_agents']} agents",
+            )
+        axis.set(xscale="log", xlabel="agents", title=name)
+        axis.legend(fontsize=7)
+    panels[0][0].set_ylabel("return; bands: 95 % over seeds")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def _band(axis: Any, sizes: list[int], curve: Mapping[str, Any], colour: str, label: str, style: str = "-") -> None:
+    mean, low, high = (np.asarray(curve[part])[: len(sizes)] for part in ("mean", "low", "high"))
+    axis.plot(sizes, mean, style, color=colour, label=label)
+    axis.fill_between(sizes, low, high, color=colour, alpha=0.2)
