@@ -72,6 +72,8 @@ class Options:
         available = jax.device_count()
         batch = chosen.batch if self.batch is None else self.batch
         if jax.process_count() > 1:  # every device of every process is part of the run
+            if self.num_devices not in (None, available):
+                raise ValueError(f"num_devices = {self.num_devices}: a run of several processes uses all {available}")
             helps = splits and available % chosen.num_devices == 0
             return Layout(chosen.num_devices, batch, chosen.split) if helps else Layout(available, batch)
         if self.num_devices is not None and self.num_devices > available:
@@ -171,6 +173,7 @@ class Execution:
         self._directory = directory
         self._max_memory = options.max_memory
         self._size: int | None = None  # of a piece, once it is known
+        self._read: tuple[Path | None, Any] | None = None  # the checkpoint that was read last
         self._initial: Any = None  # compiled programs
         self._step: Any = None
         self._evaluations, self._env = options.evaluations, env
@@ -224,17 +227,27 @@ class Execution:
           CheckpointError: if there is none, or it is damaged.
         """
         piece = next(piece for piece in self._pieces() if piece.start <= row < piece.start + piece.num)
-        return jax.tree.map(lambda leaf: leaf[row - piece.start], self._load(piece))
+        newest = self._newest(piece)
+        if self._read is None or self._read[0] != newest:
+            self._read = (newest, self._load(piece))
+        return jax.tree.map(lambda leaf: leaf[row - piece.start], self._read[1])
 
     # ------------------------------------------------------------------------------------------------ pieces
 
     def _choose_size(self) -> None:
         """The largest pieces whose program fits, by the compiler's own account; remembered for later processes."""
         if not any(map(self._done, self._pieces())) and self._size is None:
-            self._size = self._largest_size()
+            self._size = self._agreed(self._largest_size())
             hosts.wait_for_all("size")  # until nobody looks for checkpoints any more
             if self._directory is not None and self._size < self.num_runs and hosts.writes():
                 write_json(self._directory / _PIECES, {"size": self._size})
+
+    def _agreed(self, size: int) -> int:
+        """The size that the first process found, for all of them: hosts may have different memories."""
+        agreed = hosts.from_first(size)
+        if agreed != size:
+            self._initial = self._step = None
+        return agreed
 
     def _largest_size(self) -> int:
         limit = memory_limit() if self._max_memory is None else self._max_memory * 2**30

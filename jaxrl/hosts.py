@@ -64,6 +64,19 @@ def fetch(tree: Any) -> Any:
     return _together(lambda: jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True)))
 
 
+def from_first(number: int) -> int:
+    """The first process' number, in every process.
+
+    Raises:
+      ProcessLostError: if another process has ended.
+    """
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(_together(lambda: multihost_utils.broadcast_one_to_all(np.int32(number))))
+
+
 def wait_for_all(name: str) -> None:
     """Returns when every process has come here; at once, if there is but one.
 

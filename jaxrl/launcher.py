@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.adapters import full_name, make_env
+from jaxrl.execution import Options
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.plan import make_plan
 from jaxrl.presets import find_preset
@@ -109,7 +110,8 @@ def launch(  # noqa: PLR0913 - keywords of the one call that users write
       options: of `jaxrl.Options`, by name.
       cluster: "local", processes on this machine, or another that submitit knows, as "slurm".
       jobs: how many at once. Each local one uses all cores, so that 1 is best unless runs are small.
-      cluster_options: of submitit, as {"slurm_partition": "gpu", "timeout_min": 240, "gpus_per_node": 1}.
+      cluster_options: of submitit, as {"slurm_partition": "gpu", "timeout_min": 240, "gpus_per_node": 1}; a job has a
+        day unless `timeout_min` says otherwise.
       report: is told when a run begins and ends.
     Returns:
       `Launched`. Failures are reported there, not raised.
@@ -183,6 +185,11 @@ def plan_pieces(
     for what, names in (("algorithms", algorithms), ("envs", envs)):
         if isinstance(names, str) or not names or len(set(names)) < len(names):
             raise ValueError(f"{what} = {names!r}: expected a list of different names, as in ['ppo', 'dqn']")
+    try:
+        Options(**options)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(Options))
+        raise ValueError(f"options = {dict(options)}: expected names among {known}") from error
     for name in (*grid, *settings):
         owner, dot, _ = name.partition(".")
         if dot and owner != "env" and owner not in algorithms:
@@ -217,7 +224,8 @@ def _plain(value: Any) -> str:
 
 def _write_plan(out: Path, pieces: tuple[Piece, ...]) -> None:
     file = out / "launch.json"
-    asked = to_json([{**dataclasses.asdict(piece), "directory": piece.name} for piece in pieces])
+    # Not the options: they change nothing of what is learnt.
+    asked = to_json([{**dataclasses.asdict(piece), "directory": piece.name, "options": None} for piece in pieces])
     if file.exists() and read_json(file) != asked:
         raise ValueError(
             f"{out} holds another launch; ask for the same again to go on with it, or choose another folder"

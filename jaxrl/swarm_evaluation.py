@@ -148,7 +148,7 @@ def evaluate_swarms(  # noqa: PLR0913 - as `evaluate_swarm`
     """`evaluate_swarm` of several states, leaves [S, …], with the same noise: everything is compiled once."""
     for mode in modes:
         check_choice("mode", mode, MODES)
-    if not hasattr(env, "with_agents"):
+    if not (hasattr(env, "with_agents") and hasattr(env, "with_dynamics")):
         raise ValueError(f"evaluate_swarm needs an environment with agents, as of mean_field(...), got {env!r}")
     if not sizes or min(sizes) < 1 or num_episodes < 2:
         raise ValueError(f"sizes = {tuple(sizes)}, num_episodes = {num_episodes}: expected sizes >= 1, episodes >= 2")

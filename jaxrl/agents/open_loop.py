@@ -33,7 +33,7 @@ def open_loop(action_space: Space, num_steps: int) -> Agent:
       ValueError: for other spaces.
     """
     if not isinstance(action_space, Box):
-        raise ValueError(f"open_loop plans real actions, in a Box, got {action_space}")
+        raise ValueError(f"open_loop plans real actions, in a Box, got {action_space}; use dec_pomfppo or ppo")
 
     def init(key: Key, obs_space: Space, action_space: Space) -> OpenLoopState:
         del key

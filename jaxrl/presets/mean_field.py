@@ -19,7 +19,7 @@ from jaxrl.presets.base import OnPolicyLengths, Preset, check_network, on_policy
 from jaxrl.presets.on_policy import PPOConfig, PPOHparams, on_policy_agent, ppo
 from jaxrl.rules import find_objective
 from jaxrl.settings import check_at_least, check_choice, setting
-from jaxrl.spaces import Box
+from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Agent
 
 _OURS = "jaxrl"
@@ -244,8 +244,16 @@ def mfc_pg(
       env_params: the environment's; may be traced.
     Returns:
       An `Algorithm`; episodes are whole, from their start.
+    Raises:
+      ValueError: for other actions, or agents of a finite swarm that draw from finite ones, where gradients are zero.
     """
     params = env.default_params if env_params is None else env_params
+    drawn = env.model.action_space(params) if hasattr(env, "model") else None
+    if isinstance(drawn, Discrete) and getattr(getattr(env, "dynamics", None), "num_agents", None):
+        raise ValueError(
+            f"mfc_pg needs rewards that depend differentiably on actions, and here agents draw from {drawn}; use the "
+            f"limit, env.with_dynamics(exact()) of jaxrl_envs.mean_field.dynamics, or dec_pomfppo"
+        )
     return analytic_gradient(mfc_pg_agent(env, config, hp, params), env, params, config, hp)
 
 
@@ -259,7 +267,6 @@ _PPO = Preset(
     agent=on_policy_agent,
     make=ppo,
     overrides=_UPPER,
-    action_spaces="Box",
 )
 # As `dec_pomfppo`; an update learns from num_envs * num_steps * N samples.
 _AGENTS = Preset(
@@ -278,6 +285,7 @@ PRESETS: dict[str, Preset] = {
         summary="mean-field control with full observation: PPO over decision rules",
         agent=mfc_ppo_agent,
         make=mfc_ppo,
+        action_spaces="Box",
     ),
     "ippo": _AGENTS,
     "mappo": _AGENTS._replace(

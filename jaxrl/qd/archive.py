@@ -109,7 +109,9 @@ def elites(cells: Tessellation) -> Container:
 def annealed(cells: Tessellation, learning_rate: jax.Array | float, minimum: jax.Array | float) -> Container:
     """Cells whose threshold rises slowly: an individual above it is kept, `t <- (1 - a) t + a f`.
 
-    A batch is inserted one by one, in its order. With a = 1 this is `elites`, above `minimum`.
+    A batch is inserted one by one, in its order. With a = 1 this is `elites`, above `minimum`. The fitness of a cell
+    may fall, since what passes the threshold replaces what is better: the archive guides the search, and is no record
+    of the best that was found.
 
     Args:
       cells: of descriptor space.
@@ -201,7 +203,7 @@ def select_cells(key: Key, archive: Archive, num: int) -> jax.Array:
 def select(key: Key, archive: Archive, num: int) -> tuple[Any, jax.Array, jax.Array]:
     """Genotypes [N, …], fitness [N] and descriptors [N, D] of uniform draws of occupied cells, with replacement.
 
-    Under a transformation an empty archive cannot raise: its draws are NaN, and what is made of them is never kept.
+    Under a transformation an empty archive cannot raise: its draws are NaN, which `map_elites` counts as failed.
 
     Raises:
       ValueError: if the archive is known to be empty.

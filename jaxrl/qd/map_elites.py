@@ -67,8 +67,8 @@ def map_elites(
     Returns:
       An `Algorithm`. Metrics: "archive/qd_score", "archive/coverage", "archive/max_fitness"; for each operator
       "operator/NAME_added" (individuals that the archive keeps) and "operator/NAME_improvement" (their summed margin);
-      "evolution/evaluations" and "evolution/steps" of the iteration, "evolution/failed" (share without a finite
-      fitness and descriptor); "fitness/mean"; and the emitter's.
+      "evolution/evaluations" and "evolution/steps" of the iteration, "evolution/failed" (share without finite
+      parameters, fitness and descriptor); "fitness/mean"; and the emitter's.
     Raises:
       ValueError: if descriptors do not have as many numbers as the container has dimensions.
     References:
@@ -81,9 +81,10 @@ def map_elites(
         key_shared, key_own = jax.random.split(jax.random.fold_in(key, number))
         result = evaluate(key_shared, key_own, genotype)
         _check_descriptor(result.descriptor, num_dimensions)
-        return result._replace(
-            fitness=jnp.asarray(result.fitness, jnp.float32), steps=jnp.asarray(result.steps, jnp.float32)
-        )
+        # Some environments pay a policy of NaN as they pay any other.
+        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(genotype)]).all()
+        fitness = jnp.where(sound, jnp.asarray(result.fitness, jnp.float32), jnp.nan)
+        return result._replace(fitness=fitness, steps=jnp.asarray(result.steps, jnp.float32))
 
     def everyone(key: Key, genotypes: Any) -> Evaluation:
         num = jax.tree.leaves(genotypes)[0].shape[0]

@@ -38,7 +38,10 @@ class FullyObserved:
     def __getattr__(self, name: str) -> Any:
         if name == "model":  # not set yet: unpickling or copying
             raise AttributeError(name)
-        return getattr(self.model, name)
+        found = getattr(self.model, name)
+        if name in ("gaussian_step", "field_observe"):  # the limits' own ways of seeing
+            return lambda *args: found(*args[:-1], args[-1].replace(obs_noise=0.0))
+        return found
 
     def observe(self, key: Key, swarm: Swarm, params: Any) -> jax.Array:
         """`x`."""

@@ -27,11 +27,13 @@ class Dynamics(NamedTuple):
       reset: `(key, params) -> field`, whose `time` counts steps.
       step: `(key, field, xi, params) -> (field, reward, info)`; the reward is of the field before the step.
       points: `(field) -> (x [P, d] or integers [P], mass [P] or None)`, for features; `None` is equal masses.
+      num_agents: of a finite swarm; `None` for limits.
     """
 
     reset: Callable[[Key, Any], Any]
     step: Callable[[Key, Any, jax.Array, Any], tuple[Any, jax.Array, dict[str, jax.Array]]]
     points: Callable[[Any], tuple[jax.Array, jax.Array | None]]
+    num_agents: int | None = None
 
 
 MakeDynamics = Callable[[Any, Any], Dynamics]
@@ -52,7 +54,9 @@ def particles(num_agents: int) -> MakeDynamics:
             seen = model.observe(key_observe, swarm, params)
             return model.step(key_move, swarm, rule.sample(key_act, xi, seen), params)
 
-        return Dynamics(lambda key, params: model.reset(key, num_agents, params), step, lambda swarm: (swarm.x, None))
+        return Dynamics(
+            lambda key, params: model.reset(key, num_agents, params), step, lambda swarm: (swarm.x, None), num_agents
+        )
 
     return make
 
