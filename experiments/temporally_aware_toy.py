@@ -14,6 +14,12 @@ horizons, the best that stops when the truth ends, and the best that listens to 
 other seeds than those of the result. Rules that cannot know the time could use whatever comes first or last, by
 settling early or by forgetting; so there is nothing to be learnt there.
 
+What came of it with 5 seeds and 3,000 generations: time-aware rules of 3 seeds come within 0.06 of the best there is on
+both horizons, where no plain rule comes near (means of 5 seeds: 0.47 and 0.46 beside 0.27 and 0.25; 0.6 is the best).
+Two stay with what is best without time, so that the paired gains of 0.20 and 0.21 have intervals that reach below 0.
+Half as many generations gave the same picture. The derivative with respect to n/N is not zero; nor is that of random
+rules, so by itself it is no evidence that time is used.
+
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.
 """
