@@ -98,7 +98,7 @@ def test_plans_are_played_from_the_start_of_each_episode() -> None:
         np.testing.assert_array_equal(action[:, 0], 4.0 * np.array(rows))
 
 
-@pytest.mark.quick("two_room")
+@pytest.mark.thorough
 @pytest.mark.parametrize(("task", "optimum"), [("two_room", -0.04), ("anti_crowding", -0.5)])
 def test_dec_pomfppo_comes_near_the_optimum(task: str, optimum: float) -> None:
     """Trained with 200 agents, judged in the limit of many; two seeds."""

@@ -69,6 +69,7 @@ def test_push_forward_by_hand() -> None:
     np.testing.assert_allclose(rewards, -(np.array(expected)[:3, 2] ** 2), atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_swarms_approach_the_mean_field_at_the_rate_of_chaos() -> None:
     sizes, target = [10, 30, 100, 300, 1000], 0.33911623
     errors = []

@@ -428,6 +428,7 @@ def test_runs_that_do_not_fit_follow_one_after_the_other(layouts: dict[Layout, A
     assert_trees_close(outcome.metrics, expected[1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_pieces_are_resumed(tmp_path: Path, memory_of: Any) -> None:
     """Killed in its second piece; then the results, and each run's policy, of a run that was not."""
     settings = {**TINY, "total_steps": 64}

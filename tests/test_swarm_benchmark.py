@@ -16,6 +16,7 @@ def test_speed(task: str) -> None:
     assert 0.7 < found["temporary_mb"] < 16
 
 
+@pytest.mark.thorough
 def test_grid_error() -> None:
     """As the specification's table has it, G = 128, 256 and 512: at most .0306, .0205 and .0146 of about .1."""
     found = grid_error(4096)

@@ -27,6 +27,7 @@ def fixed_policy(mean: Any, std: float) -> Agent:
     return Agent(lambda *_: (), lambda num: (), act, lambda *a: (a[1], {}))
 
 
+@pytest.mark.thorough
 def test_anti_crowding_by_hand() -> None:
     """Uniform rules pay -1/2 - 1/(2N); rules that one draw decides for all pay about -1, of one's own about -1/2."""
     env = make_mean_field("anti_crowding")

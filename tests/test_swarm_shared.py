@@ -42,6 +42,7 @@ def test_transport_in_one_dimension_is_exact(num_x: int, num_y: int) -> None:
     np.testing.assert_allclose(transport_1d(jnp.asarray(x), jnp.asarray(y)), expected, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_sinkhorn_is_an_upper_bound_that_tightens() -> None:
     solve = jax.jit(transport_sinkhorn, static_argnums=3)
     for num_x, num_y in ((30, 30), (20, 30)):

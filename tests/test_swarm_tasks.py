@@ -119,7 +119,7 @@ def test_permutation(name: str) -> None:
     np.testing.assert_allclose(after_too.x, after.x[order], atol=3e-6)
 
 
-@pytest.mark.quick("aggregation", "vicsek_mf", "vicsek_grid", "kuramoto_normal", "beach")
+@pytest.mark.quick("vicsek_grid", "kuramoto_normal")
 @pytest.mark.parametrize("name", MODELS)
 def test_agents_over_two_devices(name: str) -> None:
     """Oracle 12: agents sharded over an axis of a mesh, with noise, against one device."""
