@@ -81,6 +81,7 @@ def test_params_scale_the_physics():
     assert np.asarray(system.actuator.gear).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["generalized", pytest.param("positional", marks=pytest.mark.slow), "mjx"])
 def test_params_may_be_vmapped_on_every_backend(backend):
     env = make_env("brax/inverted_pendulum", backend=backend)

@@ -124,6 +124,7 @@ def test_chunks_change_nothing() -> None:
     assert (whole[1]["evolution/steps"] <= 6 * (5 * 12 + 4 * 12)).all()
 
 
+@pytest.mark.thorough
 def test_the_first_mean() -> None:
     for initial, is_zero in (("zeros", True), ("random", False)):
         state = init(KEY, ta_lpg(world(), dataclasses.replace(LPG, initial=initial)))

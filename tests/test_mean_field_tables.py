@@ -224,6 +224,7 @@ def test_gradients_through_the_exact_dynamics_are_finite_differences(name: str) 
         assert float(jnp.abs(gradient).max()) > 1e-3
 
 
+@pytest.mark.thorough
 def test_score_function_gradients_of_swarms_approach_the_exact_one() -> None:
     """REINFORCE with all agents' scores: its mean over swarms is biased by about 1 / N."""
     model, params = tasks.two_room(), tasks.TwoRoomParams()

@@ -114,6 +114,7 @@ def recorded_loss() -> tuple[Any, Any]:
     return loss, wide
 
 
+@pytest.mark.thorough
 def test_gradient_equals_finite_differences() -> None:
     """K = 2 updates of T = 4 steps, actions recorded; float64; the product with five random directions."""
     with jax.enable_x64(True):

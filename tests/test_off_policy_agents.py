@@ -176,6 +176,7 @@ def test_integers_are_no_continuous_actions() -> None:
 # TD3
 
 
+@pytest.mark.thorough
 def test_smoothing_noise_is_clipped_twice() -> None:
     """Noise within half of half the range, and actions within the range; Q' is the action itself."""
     agent, state = make("td3", policy_noise=10.0, noise_clip=0.5)
@@ -289,6 +290,7 @@ def _deviation(state: Any, std: float) -> Any:
     return {**state.params, "critic": constant(state.params["critic"], [[0.0, softplus_inverse(std)]] * 2)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("std_half", [True, False])
 def test_deviations_settle_where_they_should(std_half: bool) -> None:
     """Two states: 0 leads to 1 for nothing, 1 ends with -1 or 1. With the half, sqrt(1/2), and half of the variance

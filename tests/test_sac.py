@@ -106,6 +106,7 @@ def test_entropy_settles_at_its_target_for_discrete_actions() -> None:
     assert temperature == pytest.approx(2 / np.log(p / (1 - p)), rel=0.1)
 
 
+@pytest.mark.thorough
 def test_entropy_settles_at_its_target_for_continuous_actions() -> None:
     """Reward -10 (a - .5)^2: a Gaussian of entropy -1 is the best at temperature 20 sigma^2."""
     config = dataclasses.replace(

@@ -118,6 +118,7 @@ def test_a_child_is_its_parent_and_one_more_draw() -> None:
     np.testing.assert_array_equal(full.seeds[:4], genome.seeds[:4])
 
 
+@pytest.mark.thorough
 def test_the_sum_is_the_definition() -> None:
     """float64 NumPy: scale * z(s_0) + sum of p * z(s)."""
     codec = seed_codec(shapes(386), "fan_in")

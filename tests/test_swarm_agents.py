@@ -66,6 +66,7 @@ def test_actors_see_their_own_and_only_a_central_critic_the_population(preset: s
     np.testing.assert_allclose(same["policy"].logits - same["policy"].logits[:, :1], 0.0, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_an_update_is_that_of_as_many_environments() -> None:
     """A rollout [T, B] of 3 agents each teaches what the same rows, laid out as [T, 3 B], teach the plain agent."""
     env = make_swarm("two_room", 3)

@@ -54,6 +54,7 @@ def test_anti_crowding_by_hand() -> None:
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
 
 
+@pytest.mark.thorough
 def test_sizes_and_modes_are_paired() -> None:
     """A policy without chance is the same in all modes, to the last episode; and swarms of near sizes go alike."""
     env = make_mean_field("lq")

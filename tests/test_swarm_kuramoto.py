@@ -56,6 +56,7 @@ def test_lorentzian_frequencies() -> None:
     assert late_order(model, params, [width * 1.2], 10_000, 200, 2 * np.pi)[0] < 0.05
 
 
+@pytest.mark.thorough
 def test_natural_frequencies() -> None:
     """They are drawn as said, kept, and drive the phases."""
     for name, spread in (("normal", 0.6745), ("lorentz", 1.0)):
