@@ -189,6 +189,7 @@ def test_every_preset_is_registered_for_conformance() -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_conformance(case: Case, check: Callable[[Case], None]) -> None:
+    """Each check of tests/conformance.py raises AssertionError for an algorithm that fails it."""
     check(case)
 
 

@@ -72,6 +72,13 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def show_and_write(path: str | None, figures: dict[str, Any]) -> None:
+    """Prints flat figures, a line each, and `write`s them."""
+    for name, value in figures.items():
+        print(f"{name:48} {value:12.4g}")
+    write(path, figures)
+
+
 def write(path: str | None, figures: dict[str, Any]) -> None:
     """Writes figures and where they come from as flat JSON, where a path is given."""
     if path is None:

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.benchmarks.harness import measure, write
+from experiments.benchmarks.harness import measure, show_and_write
 from jaxrl.algorithm import train
 from jaxrl.presets import find_preset
 from jaxrl_envs.mean_field.collective import make_collective
@@ -148,10 +148,7 @@ def main(config: Config) -> dict[str, float]:
         figures |= {f"train_peak_mb_{name}": found["peak_mb"], f"train_program_mb_{name}": found["program_mb"]}
     short = measure(sys.executable, WORK, what="training", num_agents=100_000, num_steps=8, run=False)
     figures["train_program_mb_1e5_8_steps"] = short["program_mb"]
-    for name, value in figures.items():
-        print(f"{name:48} {value:12.4g}")
-    if config.json:
-        write(config.json, figures)
+    show_and_write(config.json, figures)
     return figures
 
 

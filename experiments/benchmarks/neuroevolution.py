@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.benchmarks.harness import measure, write
+from experiments.benchmarks.harness import measure, show_and_write
 from jaxrl import make_env
 from jaxrl.adapters.evosax import evosax_strategy
 from jaxrl.agents.policy import PolicyState, policy_agent
@@ -240,10 +240,7 @@ def main(config: Config) -> dict[str, float]:
     figures |= {f"{name}_d1e6_p1024": value for name, value in found.items()}
     rebuilt = measure(sys.executable, WORK, what="reconstruction", repeats=1 if config.quick else 3)
     figures["reconstruct_ms_4m_100"] = rebuilt["reconstruct_ms"]
-    for name, value in figures.items():
-        print(f"{name:48} {value:12.4g}")
-    if config.json:
-        write(config.json, figures)
+    show_and_write(config.json, figures)
     return figures
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.benchmarks.harness import timed, write
+from experiments.benchmarks.harness import show_and_write, timed
 from jaxrl.files import read_json
 
 RATES = (1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.6e-4, 6.8e-4, 1e-3, 1.5e-3, 2.2e-3, 3.2e-3)
@@ -96,9 +96,7 @@ def starts(config: Config) -> dict[str, float]:
 def main(config: Config) -> dict[str, float]:
     """Prints the flat figures, and writes and returns them."""
     figures = {**starts(config), **many(config)}
-    for name, value in figures.items():
-        print(f"{name:26} {value:.4g}")
-    write(config.json, figures)
+    show_and_write(config.json, figures)
     return figures
 
 

@@ -53,6 +53,11 @@ class Led:
     users: Any = ()
 
 
+def led_features(swarm: Any) -> jax.Array:
+    """[2 d], leader and target of a swarm that is led, in units of half the box."""
+    return jnp.concatenate([swarm.shared.leader, swarm.shared.target]) / HALF_WIDTH
+
+
 def require_dimension(dimension: int) -> None:
     """Raises ValueError unless it is 1 or 2."""
     if dimension not in (1, 2):

@@ -14,6 +14,7 @@ from jaxrl_envs.mean_field.led import (
     HALF_WIDTH,
     Led,
     TrackingParams,
+    led_features,
     next_target,
     places_image,
     require_dimension,
@@ -87,7 +88,7 @@ class Potential:
     def shared_features(self, swarm: Swarm, params: TrackingParams) -> jax.Array:
         """[2 d], leader and target, in units of half the ring."""
         del params
-        return jnp.concatenate([swarm.shared.leader, swarm.shared.target]) / HALF_WIDTH
+        return led_features(swarm)
 
     def state_space(self, params: TrackingParams) -> Space:
         """The ring, or torus."""

@@ -20,6 +20,7 @@ from jaxrl_envs.mean_field.led import (
     HALF_WIDTH,
     Led,
     TrackingParams,
+    led_features,
     moved_places,
     next_target,
     places_image,
@@ -186,7 +187,7 @@ class Formation:
     def shared_features(self, swarm: Swarm, params: TrackingParams) -> jax.Array:
         """[2 d], leader and target, in units of half the box."""
         del params
-        return jnp.concatenate([swarm.shared.leader, swarm.shared.target]) / HALF_WIDTH
+        return led_features(swarm)
 
     def state_space(self, params: TrackingParams) -> Space:
         """The box."""
