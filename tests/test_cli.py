@@ -275,14 +275,18 @@ AGENTS = [
     for name, preset in PRESETS.items()
     if preset.rule is None and hasattr(preset.hparams, "gamma") and "map_elites" not in name
 ]
-CONTINUOUS = ("td3", "dsac_t", "mdpo_off", "pmoe")
+ENVS = {
+    **dict.fromkeys(("td3", "dsac_t", "mdpo_off", "pmoe"), "jaxrl/probe_continuous"),
+    **dict.fromkeys(("ippo", "mappo"), "jaxrl/swarm_two_room"),
+    "mfc_ppo": "jaxrl/mean_field_two_room_full",
+}
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_is_trained_and_swept(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command line alone, as a reader of the table would: two cells of two seeds, then one."""
-    env = "jaxrl/probe_continuous" if name in CONTINUOUS else ENV
+    env = ENVS.get(name, ENV)
     small = {**CASES[name].settings, "hidden_sizes": "8x8"}
     words = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
     main(["sweep", name, env, *words, "--grid", "gamma=0.9,0.99", "--seeds", "2", "--out", str(tmp_path / "swept")])

@@ -61,7 +61,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     for seed in range(3):
         states = [jaxrl.load_run(tmp_path / name).policy(seed=seed)[1] for name in ("two", "one")]
         assert_trees_close(states[0].params, states[1].params, atol=1e-5, rtol=1e-4)
-    assert two.results.info["layout"] == [[2, 1]]
+    assert two.results.info["layout"] == [[2, 1, 1]]
     assert ["compiling" in errors for _, errors in said] == [True, False]  # one of them shows progress
     assert not list((tmp_path / "two").rglob(".*.tmp"))
 

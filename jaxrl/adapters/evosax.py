@@ -92,9 +92,9 @@ def evosax_strategy(  # noqa: PLR0913 - what a user may want to change
     try:
         with jax.ensure_compile_time_eval():  # some decide on numbers that they compute, also where all is traced
             es = cls(population_size=population // max(several, 1), solution=solution, **chosen)
-            params = es.default_params
     except AssertionError as error:
         raise ValueError(f"{cls.__name__} refuses population = {population}: {error}") from error
+    params = es.default_params
     named = dict(numbers or {})
     if sigma is not None and hasattr(params, "std_init"):
         named.setdefault("std_init", jnp.asarray(sigma, jnp.float32))
