@@ -183,6 +183,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_a_population_equals_its_individuals(name: str) -> None:
     """Three individuals under `vmap`, in chunks and one by one: the same returns and steps."""

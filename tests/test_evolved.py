@@ -154,6 +154,7 @@ def test_of_zeros_the_drift_is_ppo() -> None:
     np.testing.assert_array_equal(metrics["evolution/steps"], 2 * 80)
 
 
+@pytest.mark.thorough
 def test_fitness_by_evaluation_and_time() -> None:
     env = probes.termination_probe()
     for changes in ({"fitness": "evaluation", "evaluation_episodes": 3}, {"time_aware": True}):

@@ -29,6 +29,7 @@ def constant_rule(size: float) -> Rule:
     return Rule("lpg", CONFIG, params, {})
 
 
+@pytest.mark.thorough
 def test_traces_of_a_known_rule() -> None:
     """|π̂| is the bias, whatever N; entropies are those of five actions, and change while agents learn."""
     hp = MetaHparams(learning_rate=5.0, prediction_coef=0.0, max_grad_norm=1e6)

@@ -75,6 +75,7 @@ def test_states_are_drawn_by_their_model(name: str) -> None:
         assert picture.dtype == np.uint8
 
 
+@pytest.mark.thorough
 def test_a_trained_swarm_is_filmed_and_played_by_seven(tmp_path: Path) -> None:
     """What a user does: train, render, and let seven agents play."""
     settings: dict[str, Any] = {"num_envs": 2, "num_steps": 4, "total_steps": 16, "hidden_sizes": (4,)}

@@ -125,6 +125,7 @@ def test_the_order_of_agents_changes_nothing() -> None:
     np.testing.assert_allclose(env.observe(shuffled, params), obs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_time_and_how_episodes_end() -> None:
     plain, scalar = make_mean_field("two_room"), make_mean_field("two_room", observe_time="scalar")
     forced = mean_field(tasks.two_room(), terminal_on_horizon=True)

@@ -182,6 +182,7 @@ def test_agents_that_do_not_learn_give_no_gradient_but_the_regularisers_do() -> 
     assert step(first(), **nothing, **squares)[1]["meta/grad_norm"] > 0.0
 
 
+@pytest.mark.thorough
 def test_zero_meta_parameters_have_a_finite_gradient() -> None:
     """The agents' gradients are then 0, where the derivative of their norm does not exist."""
     state = first()
@@ -191,7 +192,7 @@ def test_zero_meta_parameters_have_a_finite_gradient() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
 
 
-@pytest.mark.quick("1")
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch", [1, 2])
 def test_minibatches_of_lifetimes_give_the_full_gradient(batch: int) -> None:
     whole, metrics = step(first())
@@ -328,7 +329,7 @@ def test_lifetimes_stay_on_a_frozen_set() -> None:
     assert len(known) == 2
 
 
-@pytest.mark.quick("alg_regret")
+@pytest.mark.thorough
 @pytest.mark.parametrize("score", ["alg_regret", "optimal_regret", "l1_value_loss", "positive_value_loss", "max_mc"])
 def test_every_score_reaches_its_level(score: str) -> None:
     config = groove(score)

@@ -19,6 +19,8 @@ from jaxrl.presets import PPOConfig, PPOHparams
 from jaxrl.results import Results
 from jaxrl.rules import Rule, load_rule, save_rule
 
+pytestmark = pytest.mark.thorough  # one trained fixture serves the whole file
+
 ENV = "jaxrl/grid_debug"
 META: dict[str, Any] = {
     "num_lifetimes": 4, "lifetime_batch": 2, "ended_batch": 2, "num_inner": 2, "num_envs": 2, "num_steps": 3,

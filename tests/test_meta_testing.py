@@ -126,6 +126,7 @@ def played() -> LevelReturns:
     return level_returns(rules, grid_random(EASY), AGENTS, MetaHparams(learning_rate=10.0), range(10), batch=4)
 
 
+@pytest.mark.thorough
 def test_returns_on_held_out_levels(played: LevelReturns) -> None:
     """10 levels in pieces of 4: nobody beats the best policy, A2C learns, a random policy gets what it is worth."""
     assert played.rule.shape == played.random_rule.shape == (2, 10)

@@ -160,7 +160,7 @@ def on_hills(actions: np.ndarray) -> np.ndarray:
     return np.stack([(np.abs(actions - place) < 0.3).mean(1) for place in (-0.6, 0.6)], 1)
 
 
-@pytest.mark.quick("frequency-gate")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("routing", "weighting"), [("frequency", "gate"), ("frequency", "best"), ("score", "gate"), ("gumbel", "gate")]
 )

@@ -203,7 +203,7 @@ def off_policy_values(name: str, names: list[str]) -> list[np.ndarray]:
     return [np.asarray(everywhere(params, jnp.asarray(observations(n))))[i] for i, n in enumerate(names)]
 
 
-@pytest.mark.quick("sac")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["sac", "sac discrete", "td3", "dsac_t", "mdpo_off", "pmoe"])
 def test_truncation_bootstraps_and_termination_does_not_off_policy(name: str) -> None:
     endless, ending = off_policy_values(name, ["truncation", "termination"])

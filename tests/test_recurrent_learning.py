@@ -21,6 +21,8 @@ from jaxrl.spaces import Space
 from jaxrl.types import Timestep
 from jaxrl_envs.probes import ProbeParams, ProbeState, memory_probe
 
+pytestmark = pytest.mark.thorough  # one trained fixture serves the whole file
+
 GAMMA = 0.8
 NUM_SEEDS = 5
 PROBE = memory_probe()

@@ -25,6 +25,7 @@ def test_grid_error() -> None:
         assert 0 < found[f"grid_rms_4096_g{num_cells}"] < most
 
 
+@pytest.mark.thorough
 def test_memory_of_training_does_not_grow_with_agents_times_steps() -> None:
     """56 further steps of 20,000 agents would be 13 MB, if what they did were kept: less than one swarm is."""
     short, long = (training(20_000, steps, run=False)["program_mb"] for steps in (8, 64))

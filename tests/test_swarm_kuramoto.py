@@ -36,6 +36,7 @@ def late_order(model: Kuramoto, params: Any, couplings: list[float], num: int, s
     return np.asarray(run(jnp.array(couplings)))
 
 
+@pytest.mark.thorough
 def test_identical_oscillators_with_noise() -> None:
     """r = I1(K r / D) / I0(K r / D) above K = 2 D, and nothing below; Euler steps of 0.02, D = 0.5."""
     diffusion, step = 0.5, 0.02
