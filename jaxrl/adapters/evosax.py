@@ -94,13 +94,22 @@ def evosax_strategy(  # noqa: PLR0913 - what a user may want to change
             es = cls(population_size=population // max(several, 1), solution=solution, **chosen)
     except AssertionError as error:
         raise ValueError(f"{cls.__name__} refuses population = {population}: {error}") from error
-    params = es.default_params
+    params = _default_params(es)
     named = dict(numbers or {})
     if sigma is not None and hasattr(params, "std_init"):
         named.setdefault("std_init", jnp.asarray(sigma, jnp.float32))
     _check_names(cls.__name__, "numbers", named, vars(params))
     params = params.replace(**named)
     return _strategy(es, params, init_params, population, several)
+
+
+def _default_params(es: Any) -> Any:
+    """Numbers where all is traced, too, since some decide on them; traced if a setting such as the sigma is."""
+    try:
+        with jax.ensure_compile_time_eval():
+            return es.default_params
+    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+        return es.default_params
 
 
 def _strategy(es: Any, params: Any, init_params: Any, population: int, several: int) -> Strategy:
