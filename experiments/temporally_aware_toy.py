@@ -1,6 +1,6 @@
 """Does a rule gain from knowing how much of its agents' lives is over? Bandits with two horizons that turn to lies.
 
-    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 3000]
+    python -m experiments.temporally_aware_toy [--seeds 5] [--generations 5000]
 
 An agent meets a bandit of two arms, one of which pays 1 more often than -1, the other less often. It is told so in the
 second quarter of its life, whatever its length; in the third each arm pays as the other one does, and in the first and
@@ -48,10 +48,10 @@ from jaxrl.provenance import provenance
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
-HORIZONS = (8, 32)
+HORIZONS = (10, 40)
 TRUTH, LIES = (0.25, 0.5), (0.5, 0.75)  # the shares of a life in which arms pay as they say, or each as the other
 COIN = 1e-4  # for 1
-PREFERENCE = 1.5  # length of the vector of first logits, whose direction is random
+PREFERENCE = 2.5  # length of the vector of first logits, whose direction is random
 SCALE = 100.0 * PREFERENCE  # of the one observation: agents begin with kernels of length 0.01
 VARIANTS = {"plain": "none", "time_aware": "paper"}
 SIZES = tuple(2.0**power for power in range(-5, 3))
@@ -128,7 +128,7 @@ class Config:
     """
 
     seeds: int = 5
-    generations: int = 3000
+    generations: int = 5000
     num_pairs: int = 128
     short_share: float = 0.5
     num_tests: int = 1000
@@ -138,14 +138,14 @@ class Config:
 def preset_config(config: Config, time_features: str) -> TALPGConfig:
     sizes = {"num_pairs": config.num_pairs, "population_batch": 0, "noise_batch": 0, "lifetime": HORIZONS[1]}
     return TALPGConfig(
-        **sizes, total_steps=10**12, num_envs=16, num_steps=1, evaluation_episodes=32, max_episode_steps=1,
+        **sizes, total_steps=10**12, num_envs=8, num_steps=1, evaluation_episodes=32, max_episode_steps=1,
         width=8, target_width=2, embedding_width=2, time_features=time_features, initial="random", torso="mlp",
         hidden_sizes=(),
     )  # fmt: skip
 
 
 HPARAMS = TALPGHparams(
-    meta_learning_rate=0.1, meta_learning_rate_decay=0.999, prediction_coef=0.0,
+    meta_learning_rate=0.1, meta_learning_rate_decay=0.9997, prediction_coef=0.0,
     learning_rate=4.0 / SCALE**2, max_grad_norm=1e9,  # logits move by 4 times the mean of target and score, unclipped
 )  # fmt: skip
 
