@@ -50,12 +50,18 @@ def draw_returns(
         axes.axvline(budget, color="#777777", linestyle=":", linewidth=0.9)
         axes.set_title(task, loc="left", fontsize=10)
         axes.set(xlabel="environment steps played", ylabel="greedy return")
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter("{x:,.0f}" if max(axes.get_xlim()) < 1e5 else _millions)
         axes.spines[["top", "right"]].set_visible(False)
     named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     shown = [method for method in methods if method in named]
     lines = [named[method] for method in shown]
     figure.legend(lines, shown, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return _save(figure, path, "IQM over seeds with 95 % bootstrap intervals; dotted: the budget of the comparison")
+
+
+def _millions(value: float, _: object) -> str:
+    return f"{value / 1e6:g} M"
 
 
 def draw_all_fitness(bands: Mapping[str, Mapping[str, dict[str, FitnessBand]]], path: Path) -> Figure:

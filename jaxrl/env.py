@@ -26,7 +26,8 @@ EnvParams = Any
 class Environment(Protocol):
     """A pure environment. It never resets itself; `final_obs` equals `obs` until `autoreset` makes them differ.
 
-    `params` is a pytree of arrays or numbers, traced, so levels and physics are swept by `vmap`.
+    `params` is a pytree of arrays or numbers, traced, so levels and physics are swept by `vmap`. An environment of
+    thousands of small operations may have an attribute `compiles_slowly = True` (`runtime.step_compile_options`).
     """
 
     @property

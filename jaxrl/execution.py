@@ -31,6 +31,7 @@ from jaxrl.runtime import (
     place,
     quick_compile_options,
     run_sharding,
+    step_compile_options,
 )
 from jaxrl.settings import check_at_least
 
@@ -389,7 +390,8 @@ class Execution:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
             jax.eval_shape(jax.vmap(self._init_one), fixed),
         )
-        return jax.jit(step, donate_argnums=0).lower(state, fixed, self._bounds(0)).compile()
+        lowered = jax.jit(step, donate_argnums=0).lower(state, fixed, self._bounds(0))
+        return lowered.compile(compiler_options=step_compile_options(self._env))
 
     def _restore(self, piece: _Piece, fixed: Any) -> tuple[Any, int, dict[str, float]]:
         newest = self._newest(piece)

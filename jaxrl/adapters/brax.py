@@ -112,6 +112,8 @@ class BraxEnvironment:
       env: a Brax environment without wrappers.
     """
 
+    compiles_slowly = True
+
     def __init__(self, env: Any) -> None:
         self.brax_env = env
 

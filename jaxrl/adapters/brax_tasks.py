@@ -80,6 +80,8 @@ class BraxTask:
       settings: of the task.
     """
 
+    compiles_slowly = True
+
     def __init__(self, env: BraxEnvironment, settings: BraxTaskSettings) -> None:
         self.brax = env
         self.settings = settings

@@ -102,6 +102,8 @@ def map_elites(
     def step(key: Key, state: MapElitesState, t: Step) -> tuple[MapElitesState, Metrics]:
         key_emit, key_evaluate, key_update = jax.random.split(key, 3)
         genotypes, info = emitter.emit(key_emit, state.emitter, state.archive)
+        # Written once: the compiler would draw the variation's noise again for each reader.
+        genotypes = jax.lax.optimization_barrier(genotypes)
         evaluation = everyone(key_evaluate, genotypes)
         # NaN enters no archive.
         fitness = jnp.where(enters, evaluation.fitness, jnp.nan)
