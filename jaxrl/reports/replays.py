@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BUDGET, _MOST_BYTES = 6_000_000, 700_000  # of all replays of a page, of one of them
 _MOST_FRAMES, _FRAMES_OF_MANY, _MANY = 240, 60, 12
-_LEAST_FRAMES = 16
+_LEAST_FRAMES = 8
 _COLUMNS, _ROWS = 10, 5  # of a sheet; side by side, since PNG looks back by no more than a few lines
 
 
