@@ -126,7 +126,7 @@ class LineChart {
     const named = this.spec.lines.filter((line) => !line.faint);
     const at = named[0].x[nearestIndex(named[0].x, value)];
     this.at = at;
-    const said = named.map((line) => {
+    const said = [...named].reverse().map((line) => { // what is drawn last, on top, is named first
       const i = nearestIndex(line.x, at);
       const known = line.low && line.low[i] !== null && line.low[i] !== undefined;
       const interval = known ? ` [${formatNumber(line.low[i])}, ${formatNumber(line.high[i])}]` : "";

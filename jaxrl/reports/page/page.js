@@ -81,6 +81,7 @@ class RunView {
 
   buildPlayer() {
     this.player = new Player(this.part("player"));
+    this.listen(() => this.play()); // before whatever names the replay that is shown
     const host = this.part("replays");
     this.note = element("p", { class: "said", "aria-live": "polite", "data-part": "note" });
     const labels = new Map(this.data.settings.map((row) => [row.cell, row.label]));
@@ -100,7 +101,6 @@ class RunView {
       })));
     }
     host.append(this.note);
-    this.listen(() => this.play());
   }
 
   /** Whose replay fits best what is chosen; -1 if none does. */
