@@ -21,12 +21,16 @@ from report_runs import Page, make_archive, make_other, make_swarm, make_sweep
 import jaxrl
 from jaxrl.cli import main
 from jaxrl.evaluation import record
+from jaxrl.plan import make_plan
 from jaxrl.plotting import curve, heat_cells, ranking
+from jaxrl.presets import PRESETS
+from jaxrl.rendering.bodies import Body, Segments, View
 from jaxrl.reporting import bootstrap
+from jaxrl.reports.about import settings
 from jaxrl.reports.archives import _runs, archive_data, spread_places
 from jaxrl.reports.build import data_text
 from jaxrl.reports.numbers import shorten, shown_metrics
-from jaxrl.reports.replays import Recorder, choose
+from jaxrl.reports.replays import Recorder, _body_data, choose
 from jaxrl.results import Results
 from jaxrl.trained import _stream
 
@@ -151,6 +155,7 @@ def test_configuration_and_provenance(runs: dict[str, Path], page: Page) -> None
     rows = {row["setting"]: row for row in rows_of(page, "setting", "value", "origin")}
     assert (rows["learning_rate"]["value"], rows["learning_rate"]["origin"]) == ("0.0001, 0.01", "swept")
     assert (rows["hidden_sizes"]["value"], rows["hidden_sizes"]["origin"]) == ("8x8", "given")
+    assert "2 (3, 5)" in page.texts["dd"]
     assert rows["total_steps"]["value"] == "160"
     assert "environment steps of one run" in rows["total_steps"]["meaning"]
     defaults = {row["setting"]: row for row in rows_of(page, "setting", "value", "source")}
@@ -161,6 +166,24 @@ def test_configuration_and_provenance(runs: dict[str, Path], page: Page) -> None
     assert any(f"jax {results.info['versions']['jax']}" in fact for fact in facts)
     assert any("bootstrap of the interquartile mean over 2 seeds" in fact for fact in facts)
     assert any("one seed, hence none" in fact for fact in facts)
+
+
+def test_what_suits_the_environment_is_told_from_what_was_given(archive_page: Page) -> None:
+    """Of PointMass the preset says 50 steps, 16 x 16 cells and 64x64; asked were other sizes, and iso_sigma."""
+    rows = {row["setting"]: row["origin"] for row in rows_of(archive_page, "setting", "value", "origin")}
+    assert {rows[name] for name in ("episode_steps", "grid_shape", "hidden_sizes", "iso_sigma")} == {"given"}
+    preset = PRESETS["map_elites"]
+    plan = make_plan(
+        "map_elites", "jaxrl/point_mass", 1, {"iso_sigma": 0.5}, {}, jaxrl.make_env("point_mass").default_params
+    )
+    config = {"episode_steps": 50, "grid_shape": [16, 16], "num_ga": 128}
+    results = Results(
+        {}, [0], [0], {"x": np.zeros((1, 1, 1))}, {"programs": [{"config": config, "numbers": {"iso_sigma": [0.5]}}]}
+    )
+    found = {row["name"]: (row["value"], row["origin"]) for row in settings(plan, preset, results)}
+    assert found["episode_steps"] == ("50", "for jaxrl/point_mass")
+    assert found["iso_sigma"] == ("0.5", "given")
+    assert found["num_ga"] == ("128", "default")
 
 
 def test_large_sweeps_are_drawn_in_part() -> None:
@@ -248,6 +271,24 @@ def test_films_are_thinned_to_what_a_page_may_hold(runs: dict[str, Path]) -> Non
     part = np.asarray(sheet.crop((3 * width, height, 4 * width, 2 * height)), int)
     truth = np.asarray(Image.fromarray(Noise().image(13, None)).resize((400, 300), Image.Resampling.NEAREST), int)
     assert np.abs(part - truth).mean() < 25  # a palette of 256 colours
+
+
+def test_a_body_is_told_as_lines_and_a_camera() -> None:
+    """Two geometries, one of the world; the camera stands where the picture's does."""
+    ends = np.arange(3 * 2 * 2 * 3, dtype=float).reshape(3, 2, 2, 3) / 7
+    segments = Segments(ends, np.array([0.1, 0.25]), np.array([-1, 0]), [(0, 128, 255), (1, 2, 3)])
+    e, a = np.radians(22.0), np.radians(-60.0)
+    aslant = View(np.zeros(3), np.zeros(3), np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]))
+    focus = np.arange(9, dtype=float).reshape(3, 3)
+    told = _body_data(Body(segments, aslant, focus, -0.5, 20.0), [0, 2])
+    for name, truth in (("ends", ends[[0, 2]]), ("focus", focus[[0, 2]])):
+        found = np.frombuffer(base64.b64decode(told[name]), "<f4")
+        np.testing.assert_allclose(found, truth.ravel(), rtol=1e-6)
+    assert (told["azimuth"], told["elevation"], told["level"]) == (-60.0, 22.0, -0.5)
+    assert told["colours"] == ["#0080ff", "#010203"]
+    assert (told["radius"], told["moves"]) == ([0.1, 0.25], [False, True])
+    above = _body_data(Body(segments, aslant._replace(near=np.array([0.0, 0.0, 1.0])), focus, None, 20.0), [0])
+    assert (above["azimuth"], above["elevation"]) == (-90.0, 90.0)
 
 
 # ------------------------------------------------------------------------------------------------------- archives

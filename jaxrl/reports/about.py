@@ -20,11 +20,17 @@ def headline(run: Run, results: Results, table: list[dict[str, Any]], metric: st
     if len(table) > 1:
         rows += [("best setting", best["label"]), ("settings", f"{len(table):,}")]
     rows += [
-        ("seeds", f"{len(seeds)} ({seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else f"1 ({seeds[0]})"),
+        ("seeds", f"{len(seeds)} ({_seeds(seeds)})"),
         ("steps of each agent", f"{int(results.steps[-1]):,}" if len(results.steps) else "0"),
     ]
     lost = sum(row["diverged"] for row in table)
     return rows + ([("diverged", f"{lost} of {len(table) * len(seeds)} agents")] if lost else [])
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds[:6])) + (" …" if len(seeds) > 6 else "")
 
 
 def _with_interval(row: dict[str, Any]) -> str:
@@ -35,8 +41,9 @@ def settings(plan: Plan, preset: Preset, results: Results) -> list[dict[str, str
     """Every setting: `name`, `value`, `origin` ("swept", "given", "for ENV" or "default"), and its `help`."""
     told = {field.name: field for part in (preset.config, preset.hparams) for field in dataclasses.fields(part)}
     suited = {
-        **dict.fromkeys(preset.overrides.get(family(plan.env), {}), family(plan.env)),
-        **dict.fromkeys(preset.overrides.get(plan.env, {}), plan.env),
+        name: (value, env)
+        for env in (family(plan.env), plan.env)
+        for name, value in preset.overrides.get(env, {}).items()
     }
     first = results.config["programs"][0]
     used = {**first["config"], **{name: values[0] for name, values in first["numbers"].items()}}
@@ -45,10 +52,12 @@ def settings(plan: Plan, preset: Preset, results: Results) -> list[dict[str, str
         field = told.get(name)
         if name in plan.grid:
             shown, origin = ", ".join(map(_text, plan.grid[name])), "swept"
-        elif name in plan.settings:
+        elif name in plan.settings:  # which hold what suits the environment, too
             shown, origin = _text(plan.settings[name]), "given"
+            if name in suited and suited[name][0] == plan.settings[name]:
+                origin = f"for {suited[name][1]}"
         else:
-            shown, origin = _text(value), f"for {suited[name]}" if name in suited else "default"
+            shown, origin = _text(value), "default"
         meaning = f"parameter of {plan.env}" if name.startswith(ENV_PREFIX) else ""
         rows.append(
             {

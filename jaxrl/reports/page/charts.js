@@ -191,6 +191,7 @@ function sensitivityChart(host, rows, yLabel) {
     }
     const total = rows.length + names.length;
     const slot = (width - left) / total;
+    const crowded = rows.some((row) => 7 * row.value.length + 6 > slot);
     let at = left;
     for (const name of names) {
       const own = rows.filter((row) => row.name === name);
@@ -205,7 +206,8 @@ function sensitivityChart(host, rows, yLabel) {
           svg.append(drawn("path", { d: `M${x - 6} ${y(row.best)}h12`, stroke: "var(--ink)", "stroke-width": 2 }));
         }
         if (row.iqm !== null) svg.append(drawn("circle", { cx: x, cy: y(row.iqm), r: 5, fill: "var(--accent)" }));
-        svg.append(drawn("text", { x, y: bottom + 18, "text-anchor": "middle" }, row.value));
+        const turned = crowded ? { "text-anchor": "end", transform: `rotate(-40 ${x} ${bottom + 16})` } : { "text-anchor": "middle" };
+        svg.append(drawn("text", { x: crowded ? x + 4 : x, y: bottom + (crowded ? 14 : 18), ...turned }, row.value));
       });
       at += (own.length + 1) * slot;
     }
