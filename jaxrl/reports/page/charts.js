@@ -133,7 +133,7 @@ class LineChart {
       return { line, text: formatNumber(line.y[i]) + interval };
     });
     const heading = `${this.spec.xLabel} ${this.formatX(at)}`;
-    this.tip.replaceChildren(element("div", { class: "quiet" }, heading), ...said.slice(0, 9).map(({ line, text }) =>
+    this.tip.replaceChildren(element("div", { class: "quiet" }, heading), ...said.slice(0, 7).map(({ line, text }) =>
       element("div", {}, swatch(line), element("span", {}, line.name), element("b", {}, text))));
     this.tip.hidden = false;
     this.cursor.setAttribute("visibility", "visible");
