@@ -91,6 +91,7 @@ _EXPORTS = {
     "load_run": "trained",
     "Run": "trained",
     "Results": "results",
+    "report": "reports",
     "launch": "launcher",
     "Options": "execution",
     "use_all_cores": "runtime",

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _PIXELS = 240  # along each axis
 
 
-def fitness_map(
+def cell_map(
     archive: Archive, low: Any, high: Any, axes: tuple[int, int] = (0, 1), pixels: int = _PIXELS
 ) -> np.ndarray:
-    """Fitness over two axes of descriptor space, [pixels, pixels], rows along the second axis; NaN where nobody is.
+    """Whose place in descriptor space each pixel is, [pixels, pixels], rows along the second axis; -1 where nobody is.
 
     Of a two-dimensional archive with cells each pixel shows its cell's individual. Otherwise space is cut into squares,
     at most as many as there are individuals, and each shows the best whose descriptor falls into it.
@@ -29,6 +29,8 @@ def fitness_map(
       low, high: [D], bounds.
       axes: two different ones.
       pixels: along each axis.
+    Returns:
+      int, indices of occupied cells.
     Raises:
       ValueError: for axes that do not exist or are the same.
     """
@@ -44,17 +46,24 @@ def fitness_map(
         points = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)
         scaled = (np.asarray(archive.centroids)[:, [x, y]] - low[[x, y]]) / (high - low)[[x, y]]
         cell = np.asarray(nearest(jax.numpy.asarray(points, np.float32), jax.numpy.asarray(scaled, np.float32)))
-        shown = fitness[cell].reshape(pixels, pixels)
-        return np.where(np.isfinite(shown), shown, np.nan)
+        return np.where(np.isfinite(fitness[cell]), cell, -1).reshape(pixels, pixels)
     side = max(1, min(pixels, int(np.sqrt(len(fitness)))))
-    kept = np.isfinite(fitness)
+    kept = np.flatnonzero(np.isfinite(fitness))
     share = (np.asarray(archive.descriptors)[kept] - low) / (high - low)
     place = np.clip((share[:, [x, y]] * side).astype(int), 0, side - 1)
-    squares = np.full((side, side), -np.inf)
-    np.maximum.at(squares, (place[:, 1], place[:, 0]), fitness[kept])
+    squares = np.full((side, side), -1)
+    worst_first = np.argsort(fitness[kept], kind="stable")
+    squares[place[worst_first, 1], place[worst_first, 0]] = kept[worst_first]  # of several the last one stays
     index = np.minimum((middle * side).astype(int), side - 1)
-    shown = squares[index][:, index]
-    return np.where(np.isfinite(shown), shown, np.nan)
+    return squares[index][:, index]
+
+
+def fitness_map(
+    archive: Archive, low: Any, high: Any, axes: tuple[int, int] = (0, 1), pixels: int = _PIXELS
+) -> np.ndarray:
+    """Fitness over two axes of descriptor space, [pixels, pixels]; NaN where nobody is. Arguments as of `cell_map`."""
+    cells = cell_map(archive, low, high, axes, pixels)
+    return np.where(cells >= 0, np.asarray(archive.fitness)[cells], np.nan)
 
 
 def plot_archive(  # noqa: PLR0913 - what is drawn, and how

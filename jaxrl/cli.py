@@ -268,6 +268,31 @@ def plot(
     print(target)
 
 
+def report(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Run directories.")],
+    out: Annotated[
+        Path | None, arg(metavar="FILE.html", help="The page; of one run by default report.html in its directory.")
+    ] = None,
+    replays: Annotated[
+        int | None,
+        arg(metavar="N", help="Episodes to record of each run; by default 4, or 40 cells of an archive. 0: none."),
+    ] = None,
+    metric: Annotated[str | None, arg(metavar="NAME", help="What to judge by; by default what each run is.")] = None,
+    max_steps: Annotated[int, arg(metavar="N", help="Longest episode shown.")] = 500,
+) -> None:
+    """Write one page about finished runs, with charts and replays inside, that needs no network.
+
+    Example: jaxrl report runs/demo runs/other --out report.html
+    """
+    if not runs:
+        raise ValueError("report needs at least one run directory, as in `jaxrl report runs/demo`")
+    _start()
+    import jaxrl
+
+    page = jaxrl.report(runs, out, replays=replays, metric=metric, max_steps=max_steps)
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
 def list_(
     what: Annotated[
         Positional[Literal["algorithms", "agents", "envs", "objectives"]], arg(metavar="WHAT", help="What to list.")
@@ -328,6 +353,7 @@ def main(args: list[str] | None = None) -> None:
         "rule": rule,
         "champion": champion,
         "plot": plot,
+        "report": report,
         "list": list_,
         "config": config,
     }

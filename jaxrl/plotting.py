@@ -46,7 +46,7 @@ def learning_curves(
     metric = metric or results.judged_by
     steps, values = curve(results, metric)
     final = results.iqm(metric)
-    order = _ranking(final)
+    order = ranking(final)
     named = order[: min(max_lines, len(COLOURS))]
     figure, axes = _figure()
     for cell in order[len(named) :]:
@@ -82,7 +82,7 @@ def compare(
     for rank, (name, results) in enumerate(runs.items()):
         steps, values = curve(results, metric)
         final = results.iqm(metric)
-        cell = _ranking(final)[0]
+        cell = ranking(final)[0]
         label = f"{name}: {results.label(cell)}" if results.label(cell) else name
         _line(axes, rank, steps, bootstrap(values[cell]), _label(label, _at(final, cell)))
         captions.append(f"{name}: {_caption(results)}")
@@ -91,24 +91,37 @@ def compare(
     return _sign(figure, "\n".join(captions), path)
 
 
-def heatmap(
-    results: Results, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str | None = None
-) -> Figure:
-    """See `Results.heatmap`."""
+def heat_cells(results: Results, x: str, y: str, metric: str | None = None) -> np.ndarray:
+    """Which setting stands where on a heat map: the best over all further settings, [rows of y, columns of x].
+
+    Returns:
+      int, indices of settings; -1 where none was run.
+    Raises:
+      ValueError: unless both are swept settings, and different ones.
+    """
     for name in (x, y):
         if name not in results.hparams:
             raise ValueError(f"unknown setting {name!r}; expected two of {', '.join(results.hparams)}")
     if x == y:
         raise ValueError(f"x and y are both {x!r}; expected two different settings of {', '.join(results.hparams)}")
-    metric = metric or results.judged_by
+    point = results.iqm(metric or results.judged_by).point
     columns, rows = distinct(results.hparams[x]), distinct(results.hparams[y])
-    estimate = results.iqm(metric)
     chosen = np.full((len(rows), len(columns)), -1)
     for i, j in np.ndindex(*chosen.shape):
         cells = np.flatnonzero((results.hparams[y] == rows[i]) & (results.hparams[x] == columns[j]))
-        finite = cells[~np.isnan(estimate.point[cells])]
+        finite = cells[~np.isnan(point[cells])]
         if len(cells):
-            chosen[i, j] = finite[estimate.point[finite].argmax()] if len(finite) else cells[0]
+            chosen[i, j] = finite[point[finite].argmax()] if len(finite) else cells[0]
+    return chosen
+
+
+def heatmap(
+    results: Results, x: str, y: str, path: str | os.PathLike[str] | None = None, metric: str | None = None
+) -> Figure:
+    """See `Results.heatmap`."""
+    metric = metric or results.judged_by
+    chosen = heat_cells(results, x, y, metric)
+    columns, rows, estimate = distinct(results.hparams[x]), distinct(results.hparams[y]), results.iqm(metric)
     shown = np.where(chosen >= 0, estimate.point[chosen], np.nan)
 
     values = shown[np.isfinite(shown)]
@@ -143,7 +156,7 @@ def table(results: Results, metric: str | None = None, window: float = 0.1) -> A
         result.add_column(name, justify="right")
     for name in ("IQM", "95 % interval", *(["diverged"] if lost.any() else [])):
         result.add_column(name, justify="right")
-    for rank, cell in enumerate(_ranking(estimate)):
+    for rank, cell in enumerate(ranking(estimate)):
         point, low, high = (f"{bound[cell]:.4g}" for bound in estimate)
         interval = "-" if np.isnan(estimate.low[cell]) else f"{low} … {high}"
         row = [*map(format_value, results.setting(cell).values()), "-" if point == "nan" else point, interval]
@@ -229,8 +242,8 @@ def _caption(results: Results) -> str:
     return "; ".join(parts)
 
 
-def _ranking(estimate: Estimate) -> list[int]:
-    """Indices, best first, those without a value last."""
+def ranking(estimate: Estimate) -> list[int]:
+    """Indices of an estimate's entries, best first, those without a value last."""
     return np.argsort(-np.nan_to_num(estimate.point, nan=-np.inf), kind="stable").tolist()
 
 

@@ -58,7 +58,7 @@ def open_run(directory: Path) -> Opened:
     """
     file = directory / "run.json"
     if not file.exists():
-        raise ValueError(f"{directory} holds no run: {file.name} is missing; `jaxrl train` and `jaxrl sweep` make runs")
+        raise ValueError(f"{directory} holds no run: {_why(directory)}")
     try:
         data = read_json(file)
         if data["format"] != _FORMAT:
@@ -81,6 +81,18 @@ def open_run(directory: Path) -> Opened:
                     f"{file} was made by jaxrl {made} with other defaults ({differences}); open it with that"
                 )
     return Opened(directory, plan, env, parts, origin)
+
+
+def _why(directory: Path) -> str:
+    """Why there is no run, and what to do."""
+    if not directory.exists():
+        return "there is no such directory"
+    if not directory.is_dir():
+        return "it is a file, and runs are directories"
+    inside = sorted(str(file.parent) for file in directory.glob("*/run.json"))
+    if inside:
+        return f"but there are runs in it, {', '.join(inside[:4])}{' …' if len(inside) > 4 else ''}; name those"
+    return "run.json is missing; `jaxrl train` and `jaxrl sweep` make runs"
 
 
 def _refuse_other_rule(file: Path, then: dict[str, Any], now: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,25 @@ from jaxrl.execution import Execution, split_numbers
 from jaxrl.files import to_json
 from jaxrl.plotting import curve
 from jaxrl.presets import PRESETS, find_preset
+from jaxrl.rendering import Trajectory, render
 from jaxrl.results import RETURN, Results
 from jaxrl.rules import Rule
 from jaxrl.run_files import open_run
 from jaxrl.runtime import use_all_cores
+
+
+class Replay(NamedTuple):
+    """One greedy episode of a trained policy, on the host.
+
+    Attributes:
+      trajectory: leaves [T, …], the steps of the episode.
+      env_params: of its environment.
+      caption: whose it is, for people to read.
+    """
+
+    trajectory: Trajectory
+    env_params: Any
+    caption: str
 
 
 class _Found(NamedTuple):
@@ -40,12 +55,14 @@ class Run:
       path: the directory.
       plan: what was asked.
       env: the environment.
+      preset: the algorithm.
     """
 
     def __init__(self, path: str | Path) -> None:
         use_all_cores()
         self.path, self.plan, self.env, self._parts, self._origin = open_run(Path(path))
-        self._preset = find_preset(self.plan.algorithm)
+        self.preset = find_preset(self.plan.algorithm)
+        self._players: dict[tuple[int, int], Callable[[Any, Any, Any], dict[str, Any]]] = {}
 
     @property
     def results(self) -> Results:
@@ -88,18 +105,18 @@ class Run:
     def _found(self, cell: int | None, seed: int | None, descriptor: Sequence[float] | None) -> _Found:
         part, column, seed = self._member(cell, seed)
         numbers = {name: values[column] for name, values in part.program.numbers.items()}
-        hp, env_params = split_numbers(self._preset, self.env, numbers)
+        hp, env_params = split_numbers(self.preset, self.env, numbers)
         config = part.program.config
-        agent = self._preset.agent(self.env, config, hp, env_params)
+        agent = self.preset.agent(self.env, config, hp, env_params)
         state, about = self._state(part, column, seed), ""
         if descriptor is None:
             chosen = state.agent
-        elif self._preset.individual is None:
+        elif self.preset.individual is None:
             known = ", ".join(name for name, preset in PRESETS.items() if preset.individual)
             raise ValueError(f"{self.path} is a run of {self.plan.algorithm}, which fills no archive; {known} do")
         else:
-            chosen, about = self._preset.individual(self.env, config, env_params, state, descriptor)
-        return _Found(agent, chosen, env_params, self._preset.horizon(config), about)
+            chosen, about = self.preset.individual(self.env, config, env_params, state, descriptor)
+        return _Found(agent, chosen, env_params, self.preset.horizon(config), about)
 
     def rule(self, cell: int | None = None, seed: int | None = None) -> Rule:
         """One learned rule, for `jaxrl.save_rule`; its provenance says how it was learnt, with the curve.
@@ -109,7 +126,7 @@ class Run:
         Raises:
           ValueError: if the run's algorithm learns none.
         """
-        learned = self._preset.rule
+        learned = self.preset.rule
         if learned is None:
             known = ", ".join(name for name, preset in PRESETS.items() if preset.rule)
             raise ValueError(f"{self.path} is a run of {self.plan.algorithm}, which learns no rule; {known} do")
@@ -141,13 +158,13 @@ class Run:
           ValueError: if the run's algorithm has no genomes of seeds.
         """
         part, column, seed = self._member(cell, seed)
-        if self._preset.champion is None:
+        if self.preset.champion is None:
             known = ", ".join(name for name, preset in PRESETS.items() if preset.champion)
             raise ValueError(
                 f"{self.path} is a run of {self.plan.algorithm}, whose policies are no seeds; {known} have"
             )
-        found = self._preset.champion(self.env, part.program.config, self._state(part, column, seed))
-        default = self._preset.config
+        found = self.preset.champion(self.env, part.program.config, self._state(part, column, seed))
+        default = self.preset.config
         found["settings"] = {n: v for n, v in found["settings"].items() if v != getattr(default, n)}
         return Champion(algorithm=self.plan.algorithm, env=self.plan.env, **found)
 
@@ -187,6 +204,50 @@ class Run:
         play = jax.jit(lambda k, s: evaluate(k, found.agent, s, env, found.env_params, num_episodes))
         return jax.tree.map(np.asarray, play(_stream("evaluate", key), found.state))
 
+    def record(
+        self,
+        cell: int | None = None,
+        seed: int | None = None,
+        key: int = 0,
+        max_steps: int = 500,
+        descriptor: Sequence[float] | None = None,
+    ) -> Replay:
+        """One greedy episode of one trained policy; compiled once for all policies of a program.
+
+        Args:
+          cell, seed, descriptor: as of `policy`.
+          key: of the episode.
+          max_steps: after which it is cut, where it is not over before.
+        """
+        part, column, seed = self._member(cell, seed)
+        found = self._found(cell, seed, descriptor)
+        whole = found.horizon is not None and found.horizon <= max_steps
+        num_steps = min(max_steps, found.horizon or max_steps)
+        numbers = {name: values[column] for name, values in part.program.numbers.items()}
+        play = self._player(self._parts.index(part), num_steps)
+        rows = jax.tree.map(np.asarray, play(_stream("render", key), found.state, numbers))
+        ends = np.flatnonzero(rows["done"])
+        length = int(ends[0]) + 1 if len(ends) else num_steps
+        cut = jax.tree.map(lambda leaf: leaf[:length], rows)
+        trajectory = Trajectory(cut["states"], cut["obs"], cut["action"], cut["reward"], length)
+        caption = f"{self.plan.algorithm} on {self.plan.env}, seed {seed}, return {cut['reward'].sum():.1f}"
+        caption += f", {found.about}" if found.about else ""
+        caption += "" if len(ends) or whole else f" (cut after {max_steps} steps)"
+        return Replay(trajectory, found.env_params, caption)
+
+    def _player(self, index: int, num_steps: int) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        """`(key, agent_state, numbers) -> rows` of a program's policies."""
+        if (index, num_steps) not in self._players:
+            config = self._parts[index].program.config
+
+            def play(key: Any, state: Any, numbers: Any) -> dict[str, Any]:
+                hp, env_params = split_numbers(self.preset, self.env, numbers)
+                agent = self.preset.agent(self.env, config, hp, env_params)
+                return record(key, agent, state, self.env, env_params, num_steps)
+
+            self._players[index, num_steps] = jax.jit(play)
+        return self._players[index, num_steps]
+
     def render(
         self,
         path: str | Path | None = None,
@@ -200,29 +261,12 @@ class Run:
 
         Args:
           path: the file; by default `figures/replay.gif` in the run's directory.
-          cell, seed, descriptor: as of `policy`.
-          key: of the episode.
-          max_steps: after which it is cut, where it is not over before.
+          cell, seed, key, max_steps, descriptor: as of `record`.
         """
-        from jaxrl.rendering import Trajectory, render
-
-        found = self._found(cell, seed, descriptor)
-        env_params = found.env_params
-        whole = found.horizon is not None and found.horizon <= max_steps
-        num_steps = min(max_steps, found.horizon or max_steps)
-        play = jax.jit(lambda k, s: record(k, found.agent, s, self.env, env_params, num_steps))
-        rows = jax.tree.map(np.asarray, play(_stream("render", key), found.state))
-        ends = np.flatnonzero(rows["done"])
-        length = int(ends[0]) + 1 if len(ends) else num_steps
-        cut = jax.tree.map(lambda leaf: leaf[:length], rows)
-        trajectory = Trajectory(cut["states"], cut["obs"], cut["action"], cut["reward"], length)
+        replay = self.record(cell, seed, key, max_steps, descriptor)
         target = Path(path) if path is not None else self.path / "figures" / "replay.gif"
         target.parent.mkdir(parents=True, exist_ok=True)
-        seed = self.plan.seeds[0] if seed is None else seed
-        caption = f"{self.plan.algorithm} on {self.plan.env}, seed {seed}, return {cut['reward'].sum():.1f}"
-        caption += f", {found.about}" if found.about else ""
-        caption += "" if len(ends) or whole else f" (cut after {max_steps} steps)"
-        return render(self.plan.env, self.env, env_params, trajectory, target, caption=caption)
+        return render(self.plan.env, self.env, replay.env_params, replay.trajectory, target, caption=replay.caption)
 
 
 def load_run(path: str | Path) -> Run:

@@ -83,7 +83,7 @@ def test_help_is_fast_and_teaches() -> None:
         if fastest < 0.4:
             break
     assert fastest < 0.5
-    for verb in ("train", "sweep", "resume", "evaluate", "render", "plot", "list", "config"):
+    for verb in ("train", "sweep", "resume", "evaluate", "render", "plot", "report", "list", "config"):
         assert verb in text
 
 
@@ -143,6 +143,8 @@ def errors(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["resume", "nowhere"], "nowhere holds no run"),
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["plot", "nowhere"], "nowhere holds no results"),
+        (["report", "nowhere"], "nowhere holds no run: there is no such directory"),
+        (["report"], "report needs at least one run directory, as in `jaxrl report runs/demo`"),
         (["config", "ppo", "nowhere"], "unknown environment 'nowhere'"),
         (["list", "everything"], "everything"),
         (["trian", "ppo", ENV], "trian"),

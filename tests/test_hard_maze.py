@@ -168,6 +168,10 @@ def test_drawing() -> None:
     np.testing.assert_array_equal(picture[y, x], (46, 139, 87))
     left = picture[round(START[1] * scale), round((START[0] - 5) * scale)]
     np.testing.assert_array_equal(left, (37, 99, 175))
+    way = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+    way = way.replace(position=jnp.array([[100.0, 100.0], [150.0, 180.0]]), heading=jnp.array([0.0, 90.0]))
+    expected = maze_image([150, 180], 90.0, path=[[100, 100], [150, 180]])
+    np.testing.assert_array_equal(ENV.path_image(way, PARAMS), expected)
     marked = maze_image(path=[[100, 100], [150, 180]], ends=[[20, 150]])
     np.testing.assert_array_equal(marked[round(150 * scale), round(20 * scale)], (230, 120, 40))
     assert (marked[round(140 * scale), round(125 * scale)] < 250).any()

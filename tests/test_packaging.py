@@ -79,15 +79,17 @@ def test_notebook_is_paired_with_its_script(script: Path) -> None:
     assert sources[0] == sources[1], f"run: jupytext --sync {script.name}, then execute it again"
 
 
-def test_shipped_rules_are_in_the_wheel(tmp_path: Path) -> None:
+def test_shipped_rules_and_the_page_of_reports_are_in_the_wheel(tmp_path: Path) -> None:
     """Neither the ignore file, which the build honours, nor the build's own settings leave one out."""
     wheel = pytest.importorskip("hatchling.builders.wheel")
     for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "envs/jaxrl_envs/__init__.py"):
+    page = {f"jaxrl/reports/page/{file.name}" for file in (ROOT / "jaxrl" / "reports" / "page").iterdir()}
+    assert {Path(name).suffix for name in page} == {".html", ".css", ".js"}
+    for name in ("jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "envs/jaxrl_envs/__init__.py", *page):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     # The builder looks for an ignore file up to the root of a repository.
     (tmp_path / ".git").mkdir()
     included = {file.distribution_path for file in wheel.WheelBuilder(str(tmp_path)).recurse_included_files()}
-    assert included == {"jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "jaxrl_envs/__init__.py"}
+    assert included == {"jaxrl/__init__.py", "jaxrl/pretrained/a_rule.npz", "jaxrl_envs/__init__.py"} | page

@@ -98,6 +98,23 @@ def test_its_replay_says_who_it_is(filled: Path, tmp_path: Path, capsys: pytest.
     assert "length mean 40.0" in capsys.readouterr().out
 
 
+def test_a_point_is_drawn_with_its_way() -> None:
+    """From the middle to the right upper corner of [-1, 1]^2, in a picture whose margins are 3 % of 300 pixels."""
+    env = jaxrl.make_env("point_mass")
+    state, _ = env.reset(jax.random.key(0), env.default_params)
+    states = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), state)
+    states = states.replace(position=np.array([[0.0, 0.0], [0.5, 0.5]]))
+    picture = env.path_image(states, env.default_params)
+    assert picture.shape == (300, 300, 3)
+    blue, paper = (37, 99, 175), (255, 255, 255)
+    at = lambda x, y: tuple(picture[round(150 - 141 * y), round(150 + 141 * x)].tolist())  # noqa: E731
+    assert at(0.5, 0.5) == blue
+    assert at(0.25, 0.25) == (150, 185, 225)
+    assert at(-0.5, 0.5) == at(0.5, -0.5) == at(-0.25, -0.25) == paper
+    alone = env.image(jax.tree.map(lambda leaf: leaf[1], states), env.default_params)
+    assert tuple(alone[round(150 - 141 * 0.25), round(150 + 141 * 0.25)]) == paper
+
+
 def test_what_nobody_does_is_refused(filled: Path, tmp_path: Path) -> None:
     run = jaxrl.load_run(filled)
     with pytest.raises(ValueError, match=r"descriptor = \[1.0\]: expected 2 finite numbers"):

@@ -19,6 +19,8 @@ from jaxrl.adapters import make_env
 from jaxrl.rendering import Trajectory, render
 from jaxrl.rendering.boards import as_images
 from jaxrl.rendering.bodies import rotate
+from jaxrl.rendering.canvas import find_attribute
+from jaxrl.rendering.replay import film
 
 HEADER = 26
 WHITE, ORANGE, BLUE, GREEN, SLATE = (255, 255, 255), (230, 120, 40), (37, 99, 175), (46, 139, 87), (73, 80, 94)
@@ -112,6 +114,45 @@ def test_maze_shows_walls_goal_and_agent(tmp_path: Path) -> None:
     assert pixel(*centre[3, 2]) == GREEN
     assert pixel(*centre[0, 0]) == SLATE
     assert pixel(*centre[3, 1]) == WHITE
+
+
+def test_maze_shows_the_way_so_far(tmp_path: Path) -> None:
+    """From (1, 1) right to (1, 3) and down to (3, 3); in the second frame the last part is still to come."""
+    env = SimpleNamespace(unwrapped_env=SimpleNamespace(gymnax_env=SimpleNamespace(occupied_map=np.zeros((5, 5)))))
+    record = trajectory(MazeState(np.array([[1, 1], [1, 3], [3, 3]]), np.full((3, 2), 4)), length=3)
+    shown = frames(render("FourRooms-misc", env, None, record, tmp_path / "replay.gif"))
+    between = {(1, 2): [WHITE, BLUE, BLUE], (2, 3): [WHITE, WHITE, BLUE]}
+    for (row, column), colours in between.items():
+        at = (50 + 60 * column + 30, 60 * row + 30 + HEADER)
+        assert [frame.getpixel(at) for frame in shown] == colours
+
+
+class Counter:
+    """Draws how many states there were, in fifties, as the first pixel's red, on a picture of 30 x 20."""
+
+    def image(self, state: Any, params: Any) -> np.ndarray:
+        raise AssertionError("the picture with the way is the one to be shown")
+
+    def path_image(self, states: Any, params: Any) -> np.ndarray:
+        image = np.full((20, 30, 3), 255, np.uint8)
+        image[0, 0] = (50 * len(states), 0, 0)
+        return image
+
+
+def test_environments_that_draw_their_way_are_told_all_states_so_far() -> None:
+    """And without caption and header the picture is all there is, as large as fits 400 x 300."""
+    made = film("jaxrl/unknown", Counter(), None, trajectory(np.arange(4), length=4), caption=None)
+    assert made.steps == [0, 1, 2, 3]
+    assert made.milliseconds == 100
+    assert {frame.size for frame in made.frames} == {(400, 267)}
+    assert [frame.convert("RGB").getpixel((2, 2)) for frame in made.frames] == [(50 * n, 0, 0) for n in (1, 2, 3, 4)]
+
+
+def test_bodies_of_tasks_over_brax_are_found() -> None:
+    """A task holds its environment as `brax`, which holds Brax's own."""
+    task = SimpleNamespace(unwrapped_env=SimpleNamespace(brax=SimpleNamespace(brax_env=SimpleNamespace(sys="system"))))
+    assert find_attribute(task, "sys") == "system"
+    assert find_attribute(task, "nothing") is None
 
 
 def test_minatar_channels_have_their_colours_and_the_player_is_on_top(tmp_path: Path) -> None:

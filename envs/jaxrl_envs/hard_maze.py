@@ -158,6 +158,14 @@ class HardMaze:
         del params
         return maze_image(np.asarray(state.position), float(state.heading))
 
+    def path_image(self, states: HardMazeState, params: HardMazeParams) -> np.ndarray:
+        """The same after states [T, …], with the way that led there."""
+        from jaxrl_envs.hard_maze_drawing import maze_image
+
+        del params
+        path = np.asarray(states.position)
+        return maze_image(path[-1], float(np.asarray(states.heading)[-1]), path=path)
+
     def _observe(self, state: HardMazeState) -> jax.Array:
         return state.frames if self.images else _sensors(state)
 

@@ -13,6 +13,8 @@ from jaxrl.spaces import Box, Space
 from jaxrl.types import Key, Timestep
 
 _SPREAD, _FRICTION, _FORCE, _STEP = 0.01, 0.9, 0.05, 0.1
+_PIXELS = 300  # of its picture, drawn twice as large and averaged down
+_PAPER, _EDGE, _GRID, _PATH, _POINT = (255, 255, 255), (120, 128, 136), (232, 235, 238), (150, 185, 225), (37, 99, 175)
 
 
 @struct.dataclass
@@ -88,6 +90,28 @@ class PointMass:
         """The smallest and the largest behaviour, [2] each."""
         del params
         return np.full(2, -1.0, np.float32), np.full(2, 1.0, np.float32)
+
+    def image(self, state: PointMassState, params: PointMassParams) -> np.ndarray:
+        """Where the point is in its square, y upwards, [300, 300, 3] uint8; on the host."""
+        return self.path_image(jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), params)
+
+    def path_image(self, states: PointMassState, params: PointMassParams) -> np.ndarray:
+        """The same after states [T, …], with the way that led there."""
+        from PIL import Image, ImageDraw
+
+        del params
+        picture = Image.new("RGB", (2 * _PIXELS, 2 * _PIXELS), _PAPER)
+        draw = ImageDraw.Draw(picture)
+        unit = 0.94 * _PIXELS
+        at = [(_PIXELS + unit * float(x), _PIXELS - unit * float(y)) for x, y in np.asarray(states.position)]
+        edge = (_PIXELS - unit, _PIXELS + unit)
+        draw.rectangle((edge[0], edge[0], edge[1], edge[1]), None, _EDGE, 3)
+        for line in (((_PIXELS, edge[0]), (_PIXELS, edge[1])), ((edge[0], _PIXELS), (edge[1], _PIXELS))):
+            draw.line(line, _GRID, 2)
+        draw.line(at, _PATH, 5, joint="curve")
+        x, y = at[-1]
+        draw.ellipse((x - 13, y - 13, x + 13, y + 13), _POINT)
+        return np.asarray(picture.reduce(2))
 
     @staticmethod
     def _observe(state: PointMassState) -> jax.Array:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxrl.rendering.canvas import BOARD, OVERSAMPLE, WIDTH, Canvas, Colour, Scene, find_attribute
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _HEIGHT = 300
 _LINES: Colour = (38, 43, 54)
@@ -98,21 +101,46 @@ def board_scene(env_name: str, states: Any, obs: Any) -> Scene | None:
 
 
 def image_scene(env: Any, env_params: Any, states: Any) -> Scene | None:
-    """What the environment draws of itself, if it has a method `image(state, params) -> [H, W, 3] uint8`; else None."""
-    image = find_attribute(env, "image")
-    if image is None:
+    """What the environment draws of itself, if it has a method `image(state, params) -> [H, W, 3] uint8`; else None.
+
+    With a method `path_image(states, params)` of the states [t + 1, …] so far, the picture of what led there.
+    """
+    image, path_image = find_attribute(env, "image"), find_attribute(env, "path_image")
+    if image is None and path_image is None:
         return None
 
-    def draw(canvas: Canvas, t: int) -> None:
+    def picture(t: int) -> Image.Image:
         from PIL import Image
 
-        drawn = Image.fromarray(np.asarray(image(jax.tree.map(lambda leaf: leaf[t], states), env_params)))
-        fit = min(WIDTH / drawn.width, _HEIGHT / drawn.height)
-        size = (round(drawn.width * fit), round(drawn.height * fit))
-        large = drawn.resize((size[0] * OVERSAMPLE, size[1] * OVERSAMPLE), Image.Resampling.NEAREST)
-        canvas.paste(large, (WIDTH - size[0]) // 2, (_HEIGHT - size[1]) // 2)
+        if path_image is not None:
+            so_far = jax.tree.map(lambda leaf: leaf[: t + 1], states)
+            return Image.fromarray(np.asarray(path_image(so_far, env_params)))
+        return Image.fromarray(np.asarray(image(jax.tree.map(lambda leaf: leaf[t], states), env_params)))
 
-    return Scene(draw, _HEIGHT, 10)
+    def fitted(t: int) -> Image.Image:
+        drawn = picture(t)
+        return drawn.resize(_fit(drawn), _resampling(drawn))
+
+    def draw(canvas: Canvas, t: int) -> None:
+        drawn = picture(t)
+        width, height = _fit(drawn)
+        large = drawn.resize((width * OVERSAMPLE, height * OVERSAMPLE), _resampling(drawn))
+        canvas.paste(large, (WIDTH - width) // 2, (_HEIGHT - height) // 2)
+
+    return Scene(draw, _HEIGHT, 10, fitted)
+
+
+def _fit(drawn: Image.Image) -> tuple[int, int]:
+    """The largest size of a picture that fits the scene."""
+    fit = min(WIDTH / drawn.width, _HEIGHT / drawn.height)
+    return round(drawn.width * fit), round(drawn.height * fit)
+
+
+def _resampling(drawn: Image.Image) -> Any:
+    """Few pixels stay squares; many are averaged."""
+    from PIL import Image
+
+    return Image.Resampling.NEAREST if drawn.height <= _HEIGHT else Image.Resampling.BOX
 
 
 def _blow_up(canvas: Canvas, pixels: np.ndarray) -> None:

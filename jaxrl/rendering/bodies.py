@@ -29,7 +29,7 @@ _PLANE, _SPHERE, _CAPSULE, _CYLINDER = 0, 2, 3, 5  # mujoco.mjtGeom
 _DEFAULT_COLOURS = ((0.4, 0.33, 0.26), (0.5, 0.5, 0.5))
 
 
-class _Segments(NamedTuple):
+class Segments(NamedTuple):
     """Every geometry as a line with a thickness: ends [T, G, 2, 3] in metres, radius [G], link [G] (−1: the world)."""
 
     ends: np.ndarray
@@ -38,7 +38,7 @@ class _Segments(NamedTuple):
     colour: list[Colour]
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """An orthographic camera: unit vectors to the right, upwards and towards the viewer, [3] each."""
 
     right: np.ndarray
@@ -64,7 +64,7 @@ def rotate(vector: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
     return vector + w * twist + np.cross(axis, twist)
 
 
-def _segments(model: Any, position: np.ndarray, rotation: np.ndarray) -> _Segments:
+def _segments(model: Any, position: np.ndarray, rotation: np.ndarray) -> Segments:
     kept = [g for g in range(model.ngeom) if model.geom_type[g] != _PLANE and model.geom_rgba[g][3] > 0]
     ends, radius, colour = [], [], []
     link = np.asarray(model.geom_bodyid, int)[kept] - 1
@@ -87,7 +87,7 @@ def _segments(model: Any, position: np.ndarray, rotation: np.ndarray) -> _Segmen
             ends.append(np.broadcast_to(local, (len(position), 2, 3)))
         radius.append(thick)
         colour.append(_colour(model, g, int(owner)))
-    return _Segments(np.stack(ends, axis=1), np.array(radius), link, colour)
+    return Segments(np.stack(ends, axis=1), np.array(radius), link, colour)
 
 
 def _colour(model: Any, geom: int, link: int) -> Colour:
@@ -108,23 +108,23 @@ def _colour(model: Any, geom: int, link: int) -> Colour:
     return _LIMBS[limbs.index(trail[-3]) % len(_LIMBS)] if len(trail) > 2 else SLATE
 
 
-def _choose_view(moving: np.ndarray) -> _View:
+def _choose_view(moving: np.ndarray) -> View:
     """From the side if nothing moves sideways, from above if nothing moves up or down, else aslant."""
     x, y, z = np.eye(3)
     extent = np.ptp(moving.reshape(-1, 3), axis=0).max() + 1e-9
     changes = np.ptp(moving, axis=0).max(axis=(0, 1)) / extent
     spread = np.ptp(moving.reshape(-1, 3), axis=0) / extent
     if spread[1] < 0.02 and spread[2] > 0.02:
-        return _View(x, z, -y)
+        return View(x, z, -y)
     if changes[2] < 0.01:
-        return _View(x, y, z)
+        return View(x, y, z)
     azimuth, elevation = np.radians(-60.0), np.radians(22.0)
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     near = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
-    return _View(right, np.cross(near, right), near)
+    return View(right, np.cross(near, right), near)
 
 
-def _focus(moving: np.ndarray, view: _View) -> np.ndarray:
+def _focus(moving: np.ndarray, view: View) -> np.ndarray:
     """What the camera looks at, [T, 3]: fixed, or with the body if it travels further than it is large."""
     body = moving.mean(axis=(1, 2))
     flat = moving @ np.stack([view.right, view.up]).T
@@ -141,8 +141,26 @@ def _focus(moving: np.ndarray, view: _View) -> np.ndarray:
     return smooth
 
 
-def body_scene(env: Any, states: Any) -> Scene | None:
-    """A Brax body on its ground; None if the states hold no poses or the environment no model."""
+class Body(NamedTuple):
+    """A body that moves, and from where it is best seen.
+
+    Attributes:
+      segments: of all geometries, moving or not.
+      view: where the camera stands.
+      focus: [T, 3], what it looks at.
+      level: height of the ground; `None` where there is none.
+      fps: steps per second.
+    """
+
+    segments: Segments
+    view: View
+    focus: np.ndarray
+    level: float | None
+    fps: float
+
+
+def find_body(env: Any, states: Any) -> Body | None:
+    """A Brax body from consecutive states [T, …]; None if they hold no poses or the environment no model."""
     poses, system = find_poses(states), find_attribute(env, "sys")
     model = getattr(system, "mj_model", None)
     if poses is None or model is None:
@@ -153,20 +171,27 @@ def body_scene(env: Any, states: Any) -> Scene | None:
     segments = _segments(model, position, rotation)
     moving = segments.ends[:, segments.link >= 0]
     view = _choose_view(moving)
-    focus = _focus(moving, view)
+    ground = [g for g in range(model.ngeom) if model.geom_type[g] == _PLANE]
+    level = float(model.geom_pos[ground[0]][2]) if ground else None
+    return Body(segments, view, _focus(moving, view), level, 1.0 / float(find_attribute(env, "dt") or 0.05))
+
+
+def body_scene(env: Any, states: Any) -> Scene | None:
+    """A Brax body on its ground; None if the states hold no poses or the environment no model."""
+    body = find_body(env, states)
+    if body is None:
+        return None
+    segments, view, focus, level, fps = body
     axes = np.stack([view.right, view.up, view.near], axis=1)
     flat = (segments.ends - focus[:, None, None]) @ axes
     own = flat[:, segments.link >= 0]
     reach = np.abs(own[..., :2]).max(axis=(0, 1, 2)) + segments.radius.max()
     scale = float(min(0.46 * WIDTH / max(reach[0], 1e-3), 0.44 * _HEIGHT / max(reach[1], 1e-3)))
-    ground = [g for g in range(model.ngeom) if model.geom_type[g] == _PLANE]
-    level = float(model.geom_pos[ground[0]][2]) if ground else None
-    fps = 1.0 / float(find_attribute(env, "dt") or 0.05)
     return Scene(_draw_bodies(segments, flat, focus @ axes, axes, scale, level), _HEIGHT, fps)
 
 
 def _draw_bodies(
-    segments: _Segments, flat: np.ndarray, focus: np.ndarray, axes: np.ndarray, scale: float, level: float | None
+    segments: Segments, flat: np.ndarray, focus: np.ndarray, axes: np.ndarray, scale: float, level: float | None
 ) -> Callable[[Canvas, int], None]:
     def at(point: np.ndarray) -> tuple[float, float]:
         return WIDTH / 2 + float(point[0]) * scale, _HEIGHT / 2 - float(point[1]) * scale

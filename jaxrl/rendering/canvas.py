@@ -96,11 +96,13 @@ class Scene(NamedTuple):
       draw: `(canvas, t)`, paints the state before step `t`.
       height: pixels; the width is always `WIDTH`.
       fps: steps per second at which it is best watched; real time where the environment has one.
+      picture: the same as an image of any size, where nothing need be drawn.
     """
 
     draw: Callable[[Canvas, int], None]
     height: int
     fps: float
+    picture: Callable[[int], Image.Image] | None = None
 
 
 def find_attribute(env: Any, name: str) -> Any:
@@ -109,6 +111,6 @@ def find_attribute(env: Any, name: str) -> Any:
         value = getattr(env, name, None)
         if value is not None:
             return value
-        inner = (getattr(env, link, None) for link in ("unwrapped_env", "gymnax_env", "brax_env", "env"))
+        inner = (getattr(env, link, None) for link in ("unwrapped_env", "gymnax_env", "brax_env", "brax", "env"))
         env = next((e for e in inner if e is not None), None)
     return None

@@ -161,7 +161,10 @@ def _maze(states: Any, action: np.ndarray, params: Any, env: Any) -> Scene | Non
                 canvas.box(x + 0.5, y + 0.5, x + cell - 0.5, y + cell - 0.5, PAPER)
         y, x = goal[t] * cell + (top, left)
         canvas.box(x + 3, y + 3, x + cell - 3, y + cell - 3, GREEN)
-        y, x = (position[t] + 0.5) * cell + (top, left)
+        path = [(x, y) for y, x in (position[: t + 1] + 0.5) * cell + (top, left)]
+        if len(path) > 1:
+            canvas.line(path, BLUE, 2.5, round_ends=True)
+        x, y = path[-1]
         canvas.circle((x, y), cell * 0.34, ORANGE)
 
     return Scene(draw, 300, 10)

@@ -43,6 +43,57 @@ class Trajectory(NamedTuple):
     length: int
 
 
+class Film(NamedTuple):
+    """Pictures of an episode.
+
+    Attributes:
+      frames: of one size and one palette.
+      steps: which step each frame shows; evenly apart, the last one always among them.
+      milliseconds: per frame.
+    """
+
+    frames: list[Image.Image]
+    steps: list[int]
+    milliseconds: int
+
+
+def film(  # noqa: PLR0913 - the last three have defaults and names
+    env_name: str,
+    env: Any,
+    env_params: Any,
+    trajectory: Trajectory,
+    *,
+    caption: str | None = "",
+    max_frames: int = 500,
+    fps: float | None = None,
+) -> Film:
+    """An episode as pictures.
+
+    Args:
+      env_name, env, env_params, trajectory, max_frames, fps: as of `render`.
+      caption: one line below every frame; `None` leaves out the header, too.
+    Raises:
+      ValueError: as `render`.
+    """
+    if not 1 <= trajectory.length <= len(trajectory.reward):
+        raise ValueError(
+            f"trajectory.length = {trajectory.length}, expected 1 to {len(trajectory.reward)}, the steps recorded"
+        )
+    if max_frames < 1 or (fps is not None and not fps > 0):
+        raise ValueError(f"expected max_frames >= 1 and fps > 0, got max_frames = {max_frames}, fps = {fps}")
+    trajectory = _cut(trajectory)
+    scene = _find_scene(env_name, env, env_params, trajectory)
+    steps, milliseconds = timing(trajectory.length, max_frames, fps or scene.fps)
+    return Film(_quantized([_frame(scene, env_name, trajectory, caption, t) for t in steps]), steps, milliseconds)
+
+
+def timing(length: int, max_frames: int, fps: float) -> tuple[list[int], int]:
+    """The steps that are shown of an episode, and milliseconds per frame: thinned evenly, at its own speed."""
+    stride = math.ceil(length / max_frames)
+    # The last step is always shown, so that the return of the last frame is that of the episode.
+    return list(range(length - 1, -1, -stride))[::-1], _duration(stride, fps)
+
+
 def render(  # noqa: PLR0913 - the last three have defaults and names
     env_name: str,
     env: Any,
@@ -57,8 +108,8 @@ def render(  # noqa: PLR0913 - the last three have defaults and names
     """Writes a replay of an episode.
 
     Classic control, mazes, MinAtar and other image-like observations and Brax bodies are drawn as such, and so are
-    environments with a method `image(state, params) -> [H, W, 3] uint8`; any other environment as charts of its
-    observations and rewards.
+    environments with a method `image(state, params) -> [H, W, 3] uint8`, or `path_image(states, params)` of the states
+    so far; any other environment as charts of its observations and rewards.
 
     Args:
       env_name: as in `make_env`; chooses the picture.
@@ -79,24 +130,12 @@ def render(  # noqa: PLR0913 - the last three have defaults and names
     suffix = path.suffix.lower()
     if suffix not in (".gif", ".html"):
         raise ValueError(f"a replay is a .gif or an .html file, got {path.name!r}; rename it to {path.stem}.gif")
-    if not 1 <= trajectory.length <= len(trajectory.reward):
-        raise ValueError(
-            f"trajectory.length = {trajectory.length}, expected 1 to {len(trajectory.reward)}, the steps recorded"
-        )
-    if max_frames < 1 or (fps is not None and not fps > 0):
-        raise ValueError(f"expected max_frames >= 1 and fps > 0, got max_frames = {max_frames}, fps = {fps}")
-    trajectory = _cut(trajectory)
-    scene = _find_scene(env_name, env, env_params, trajectory)
-    stride = math.ceil(trajectory.length / max_frames)
-    # The last step is always shown, so that the return of the last frame is that of the episode.
-    steps = list(range(trajectory.length - 1, -1, -stride))[::-1]
-    milliseconds = _duration(stride, fps or scene.fps)
-    frames = _quantized([_frame(scene, env_name, trajectory, caption, t) for t in steps])
+    made = film(env_name, env, env_params, trajectory, caption=caption, max_frames=max_frames, fps=fps)
     if suffix == ".gif":
-        content = _gif(frames, milliseconds)
+        content = _gif(made.frames, made.milliseconds)
     else:
-        viewer = body_viewer(env, trajectory.states, steps)
-        content = page(frames, milliseconds, f"{env_name} {caption}".strip(), viewer).encode()
+        viewer = body_viewer(env, trajectory.states, made.steps)
+        content = page(made.frames, made.milliseconds, f"{env_name} {caption}".strip(), viewer).encode()
     with atomic_write(path) as file:
         file.write(content)
     return path
@@ -131,7 +170,13 @@ def _duration(stride: int, fps: float) -> int:
     return 10 * max(2, round(100 * stride / fps))
 
 
-def _frame(scene: Scene, env_name: str, trajectory: Trajectory, caption: str, t: int) -> Image.Image:
+def _frame(scene: Scene, env_name: str, trajectory: Trajectory, caption: str | None, t: int) -> Image.Image:
+    if caption is None and scene.picture is not None:
+        return scene.picture(t)
+    if caption is None:
+        canvas = Canvas(WIDTH, scene.height)
+        scene.draw(canvas, t)
+        return canvas.finish()
     height = _HEADER + scene.height + (_FOOTER if caption else 0)
     canvas = Canvas(WIDTH, height, top=_HEADER)
     scene.draw(canvas, t)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import string
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +27,9 @@ _PALE: _Colour = (196, 216, 240)
 _SMOOTH = 3  # drawn so much larger and averaged down: smooth edges
 
 
-def level_image(level: Level, state: GridState | None = None, height: int = 300) -> np.ndarray:
+def level_image(
+    level: Level, state: GridState | None = None, height: int = 300, cells: Sequence[int] = ()
+) -> np.ndarray:
     """A level, or one state of it.
 
     Walls are dark, objects that earn are green circles and those that cost are red diamonds, larger for more. Each kind
@@ -36,11 +40,14 @@ def level_image(level: Level, state: GridState | None = None, height: int = 300)
       level: concrete.
       state: concrete; the level's first if None.
       height: pixels, the width being 4/3 of it.
+      cells: flat cells on the way to this state, joined by a line.
     Returns:
       [height, width, 3] uint8.
     """
     picture = _Picture(level, state, height)
     picture.objects()
+    for before, after in itertools.pairwise(picture.centre(cell) for cell in cells):
+        picture.segment(before, after, _PALE)
     agent = level.start if state is None else int(state.row) * int(level.side) + int(state.column)
     picture.disc(picture.centre(int(agent)), 0.3, _AGENT)
     return picture.finish()

@@ -181,6 +181,13 @@ class GridWorld:
 
         return level_image(params, state)
 
+    def path_image(self, states: GridState, params: Level) -> np.ndarray:
+        """The same after concrete states [T, …], with the way that led there."""
+        from jaxrl_envs.gridworld.drawing import level_image
+
+        cells = np.asarray(states.row) * int(params.side) + np.asarray(states.column)
+        return level_image(params, jax.tree.map(lambda leaf: leaf[-1], states), cells=cells.tolist())
+
     def _observe(self, state: GridState, params: Level) -> jax.Array:
         cell = state.row * params.side + state.column
         time = TIME_SCALE * state.time.astype(jnp.float32)
