@@ -3,8 +3,8 @@
 `make bench-peers` builds the peers' environment. Each side runs in processes of its own, the sides in turns.
 
 - `insert_ms_grid_4096_10000`: milliseconds in which 4,096 individuals of 100 numbers enter a grid of 100 x 100 cells,
-  lookup included, the median; `insert_ratio_qdax` is qdax's median over ours. Either side writes into the archive it
-  is given (donated), and gets the same random batches.
+  lookup included, the median; `insert_ratio_qdax` is qdax's median over ours. Both get the same random batches; ours writes
+  into the archive that it is given (donated), theirs returns a new one.
 - `arm_evals_ratio_qdax`, `arm_evals_ratio_ribs`: evaluations per second of MAP-Elites on the arm of qdax's README (100
   joints, 100 x 100 cells, batches of 1,024, iso+line), over theirs. Theirs is the README's loop over a compiled update,
   ours one compiled scan of the same length; compilation is left out. pyribs evaluates in NumPy.
@@ -14,7 +14,8 @@
 - `dcrl_compile_ratio_qdax`: compilation of one iteration of DCRL-MAP-Elites on walker2d_uni (256 individuals, 250
   steps, the published sizes) over qdax's; `null`, with `dcrl_qdax_reason`, where qdax's emitter does not import as
   released. `dcrl_compile_ratio_qdax_mended` is that over qdax with a stand-in for the module that it imports, and
-  `null` where that does not run either. `dcrl_iteration_seconds_…` are those of one iteration.
+  `null` where that does not run either. `dcrl_iteration_seconds_…` are those of one iteration. Ours is compiled as the
+  runner compiles physics on CPUs (`runtime.step_compile_options`), theirs as JAX does.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from jaxrl.qd.archive import elites
 from jaxrl.qd.emitters import iso_line
 from jaxrl.qd.map_elites import map_elites
 from jaxrl.qd.tessellation import grid
+from jaxrl.runtime import step_compile_options
 from jaxrl.types import Evaluation
 from jaxrl_envs.functions import arm as arm_task
 
@@ -154,10 +156,12 @@ def walker(num_steps: int, sizes: dict[str, Any], iterations: int) -> dict[str, 
     preset = find_preset("dcrl_map_elites")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
     config = dataclasses.replace(preset.config, episode_steps=num_steps, **given)
-    algorithm = preset.make(make_env("brax/walker2d_uni"), config, preset.hparams, None)
+    env = make_env("brax/walker2d_uni")
+    algorithm = preset.make(env, config, preset.hparams, None)
     state = jax.block_until_ready(jax.jit(algorithm.init)(jax.random.key(0)))
     began = time.perf_counter()
-    step = jax.jit(algorithm.step, donate_argnums=1).lower(jax.random.key(1), state, jnp.int32(0)).compile()
+    lowered = jax.jit(algorithm.step, donate_argnums=1).lower(jax.random.key(1), state, jnp.int32(0))
+    step = lowered.compile(compiler_options=step_compile_options(env))
     compile_seconds, seconds = time.perf_counter() - began, []
     for i in range(iterations):
         began = time.perf_counter()
