@@ -3,8 +3,8 @@
 `make bench-peers` builds the peers' environment. Each side runs in processes of its own, the sides in turns.
 
 - `insert_ms_grid_4096_10000`: milliseconds in which 4,096 individuals of 100 numbers enter a grid of 100 x 100 cells,
-  lookup included, the median; `insert_ratio_qdax` is qdax's median over ours. Both get the same random batches; ours writes
-  into the archive that it is given (donated), theirs returns a new one.
+  lookup included, the median; `insert_ratio_qdax` is qdax's median over ours. Both get the same random batches; ours
+  writes into the archive that it is given (donated), theirs returns a new one.
 - `arm_evals_ratio_qdax`, `arm_evals_ratio_ribs`: evaluations per second of MAP-Elites on the arm of qdax's README (100
   joints, 100 x 100 cells, batches of 1,024, iso+line), over theirs. Theirs is the README's loop over a compiled update,
   ours one compiled scan of the same length; compilation is left out. pyribs evaluates in NumPy.
