@@ -28,12 +28,13 @@ import tyro
 
 import jaxrl
 from experiments.meta_training import ScaleName, in_pieces, trained
-from experiments.swarm_motion import MEASURES, agents_row, compared, draw_over_time, draw_sizes, film, policies
+from experiments.swarm_motion import MEASURES, compared, draw_over_time, draw_sizes, film, policies, size_rows
 from jaxrl.files import read_json, to_json, write_json
 from jaxrl.presets import MFCPGConfig, MFCPGHparams, mfc_pg
 from jaxrl.provenance import provenance
 from jaxrl.reporting import bootstrap
-from jaxrl.swarm_evaluation import MODES, SwarmReturns, evaluate_swarms
+from jaxrl.swarm_evaluation import AGENT_MODES, MODES, SwarmReturns, evaluate_swarms
+from jaxrl.swarm_plots import plot_sizes
 from jaxrl_envs.mean_field.dynamics import exact
 from jaxrl_envs.mean_field.lq import LQParams
 from jaxrl_envs.mean_field.registry import make_mean_field
@@ -52,7 +53,7 @@ class Task:
       optimum: of the return in the limit, or of what stands for it; `None` if nobody knows.
       goal: what every seed should reach in the limit; `None` if there is none.
       swarm: of `swarm_motion.MEASURES`; "" where the optimum is known.
-      modes: of execution, for the sweep; none where agents learnt for themselves.
+      modes: of execution, for the sweep.
       chunks: checkpoints.
     """
 
@@ -101,7 +102,7 @@ def _swarms(settings: dict[str, Any], total_steps: int, agents: dict[str, Any] |
         for preset in ("ippo", "mappo"):
             own = {**chosen, **(agents or {})}
             env = f"jaxrl/swarm_{name}"
-            tasks[f"{name}_{preset}"] = Task(env, own, total_steps, preset=preset, swarm=name, modes=())
+            tasks[f"{name}_{preset}"] = Task(env, own, total_steps, preset=preset, swarm=name, modes=AGENT_MODES)
     return tasks
 
 
@@ -199,11 +200,8 @@ def _main(config: Config) -> dict[str, np.ndarray]:
     for name, task in tasks.items():
         folder = config.runs / "mean_field_control" / config.scale / name
         run = trained(task.preset, task, scale.seeds, folder)
-        if task.modes:
-            row, found = _of_rules(task, run, scale, config.out / f"{config.scale}_{name}")
-        else:
-            num_agents = rows_at(file).get(task.swarm, {}).get("compared", {}).get("num_agents", 200)
-            row, found = agents_row(task.swarm, run, scale.swarm_sizes, scale.swarm_episodes, num_agents), {}
+        num_agents = rows_at(file).get(task.swarm, {}).get("compared", {}).get("num_agents", 200)
+        row, found = _judged(task, run, scale, config.out / f"{config.scale}_{name}", num_agents)
         gradients = gradients or _gradients(file, scale)  # not before the runs, which take all cores if they come first
         about = {"preset": task.preset, "settings": task.all_settings, "gamma": task.gamma}
         rows = rows_at(file)  # again: another command may have written its own
@@ -229,11 +227,16 @@ def _gradients(file: Path, scale: Scale) -> dict[str, Any]:
     return known or gradient_results(scale.gradient_updates)
 
 
-def _of_rules(task: Task, run: jaxrl.Run, scale: Scale, stem: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Of rules that all agents share: the sweep over sizes; of swarms also the comparison, and pictures."""
+def _judged(
+    task: Task, run: jaxrl.Run, scale: Scale, stem: Path, num_agents: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The sweep over sizes; of swarms also the comparison, by `num_agents` where agents learnt, and pictures."""
     played = _played(run, task, scale)
     row, found = _row(task, played), {m: np.stack([one.returns[m] for one in played]) for m in task.modes}
-    if task.swarm:
+    if task.swarm and task.modes == AGENT_MODES:
+        row["num_agents"] = run.env.num_agents
+        row["compared"], _ = compared(task.swarm, run, scale.swarm_episodes, num_agents)
+    elif task.swarm:
         row["compared"], curves = compared(task.swarm, run, scale.swarm_episodes)
         film(task.swarm, run, stem.with_name(f"{stem.name}_film.png"))
         draw_over_time(task.swarm, curves, stem.with_name(f"{stem.name}_time.png"))
@@ -296,23 +299,17 @@ def gradient_results(num_updates: int) -> dict[str, Any]:
 
 
 def draw(rows: dict[str, Any], path: Path) -> None:
-    """Return against the number of agents, by mode; the limit of each as a dotted line, the optimum in black."""
+    """Return against the number of agents, by mode; the limit of each as a band, the optimum in black."""
     import matplotlib.pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, max(len(rows), 1), figsize=(4.2 * max(len(rows), 1), 3.8), layout="constrained")
     for axis, (name, row) in zip(np.atleast_1d(axes), rows.items(), strict=False):
-        sizes = row["sizes"]["num_agents"][:-1]
-        for i, mode in enumerate(MODES):
-            mean, low, high = (np.asarray(row["sizes"][mode][part]) for part in ("mean", "low", "high"))
-            axis.plot(sizes, mean[:-1], color=f"C{i}", label=mode.replace("_", " "))
-            axis.fill_between(sizes, low[:-1], high[:-1], color=f"C{i}", alpha=0.2)
-            axis.axhline(mean[-1], color=f"C{i}", linestyle=":", linewidth=1)
+        plot_sizes(size_rows(row), title=name.replace("_", " "), axes=axis)
         if row["optimum"] is not None:
             axis.axhline(row["optimum"], color="black", linewidth=1, label="optimum in the limit")
-        axis.set(xscale="log", xlabel="agents", title=name.replace("_", " "))
+        axis.legend(fontsize=7)
     np.atleast_1d(axes)[0].set_ylabel("return; bands: 95 % over seeds")
-    np.atleast_1d(axes)[0].legend(fontsize=7)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

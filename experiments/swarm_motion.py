@@ -18,11 +18,8 @@ import numpy as np
 import jaxrl
 from jaxrl.agents.policy import player
 from jaxrl.evaluation import Gather, evaluate, record
-from jaxrl.plan import programs
-from jaxrl.presets import find_preset
-from jaxrl.reporting import bootstrap
 from jaxrl.spaces import Box
-from jaxrl.swarm_plots import film_strip, plot_over_time
+from jaxrl.swarm_plots import film_strip, plot_over_time, plot_sizes
 from jaxrl.types import Agent
 from jaxrl_envs.mean_field.agents import SwarmEnv, swarm_env
 
@@ -82,18 +79,25 @@ def policies(run: jaxrl.Run) -> tuple[Agent, Any, Any]:
     return found[0][0], states, found[0][2]
 
 
-def compared(task: str, run: jaxrl.Run, num_episodes: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The trained rules beside who has learnt nothing, with as many agents as in training.
+def compared(
+    task: str, run: jaxrl.Run, num_episodes: int, num_agents: int | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What was trained beside who has learnt nothing, in swarms of one size.
 
+    Args:
+      task, run: the swarm, and what learnt.
+      num_episodes: of each seed.
+      num_agents: by default as many as in training.
     Returns:
       By name the return, its standard error over seeds and episodes, and what is measured in the last tenth of an
       episode; and that at each step, {name: [E, T]}, of trained ones the mean over seeds.
     """
     agent, states, params = policies(run)
     measure = MEASURES[task]
-    num_agents = int(run.env.dynamics.reset(jax.random.key(0), params).x.shape[0])
+    if num_agents is None:
+        num_agents = run.env.num_agents if isinstance(run.env, SwarmEnv) else run.env.dynamics.num_agents
     agents = swarm_env(run.env.model, num_agents, run.env.features)
-    played = {"trained": play(agent, states, run.env, params, measure, num_episodes)}
+    played = {"trained": play(agent, states, run.env.with_agents(num_agents), params, measure, num_episodes)}
     for name, one in reference_players(task, agents, params).items():
         played[name] = play(one, (), agents, params, measure, num_episodes)
     rows = {name: _summary(*found) for name, found in played.items()}
@@ -108,34 +112,6 @@ def _summary(returns: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
         "by_seed": returns.mean(1).round(4),
         "measured": float(late.mean()),
         "measured_by_seed": late.mean(1).round(4),
-    }
-
-
-def agents_row(task: str, run: jaxrl.Run, sizes: tuple[int, ...], num_episodes: int, num_agents: int) -> dict[str, Any]:
-    """Agents that learnt for themselves (`ippo`, `mappo`), played by each number of agents; greedily.
-
-    Args:
-      task, run: the swarm, and what learnt.
-      sizes: numbers of agents.
-      num_episodes: of each seed and size.
-      num_agents: of the comparison with others.
-    """
-    _, states, params = policies(run)
-    preset = find_preset(run.plan.algorithm)
-    (program,) = programs(run.plan, preset, params)
-
-    def played(size: int) -> tuple[np.ndarray, np.ndarray]:
-        env = run.env.with_agents(size)
-        agent = preset.agent(env, program.config, preset.hparams, params)
-        return play(agent, states, env, params, MEASURES[task], num_episodes)
-
-    values = np.stack([played(size)[0].mean(1) for size in sizes], 1)
-    estimate = bootstrap(values, lambda v, axis: v.mean(axis))
-    curve = {"mean": estimate.point, "low": estimate.low, "high": estimate.high}
-    return {
-        "num_agents": run.env.num_agents,
-        "sizes": {"num_agents": [*sizes], "agents": curve},
-        "compared": {"num_agents": num_agents, "trained": _summary(*played(num_agents))},
     }
 
 
@@ -163,7 +139,7 @@ def draw_over_time(task: str, curves: Mapping[str, np.ndarray], path: Path) -> N
 
 
 def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
-    """Return against the number of agents: the three modes, the limit as a band, and agents that learnt themselves."""
+    """Return against the number of agents: all modes, the limit as a band, and agents that learnt for themselves."""
     import matplotlib.pyplot as plt
 
     tasks = [name for name in MEASURES if name in rows]
@@ -171,26 +147,13 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
         return
     figure, panels = plt.subplots(1, len(tasks), figsize=(4.6 * len(tasks), 4.2), layout="constrained", squeeze=False)
     for axis, name in zip(panels[0], tasks, strict=True):
-        row = rows[name]
-        curves = {mode: row["sizes"][mode] for mode in row["sizes"] if mode != "num_agents"}
-        for i, (mode, curve) in enumerate(curves.items()):
-            _band(axis, row["sizes"]["num_agents"][:-1], curve, f"C{i}", mode.replace("_", " "))
-        first = next(iter(curves.values()))
-        axis.axhspan(first["low"][-1], first["high"][-1], color="C0", alpha=0.15, label="limit", linewidth=0)
-        for i, preset in enumerate(("ippo", "mappo"), len(curves)):
-            other = rows.get(f"{name}_{preset}")
-            if other:
-                _band(axis, other["sizes"]["num_agents"], other["sizes"]["agents"], f"C{i}", preset, "--")
+        others = {preset: rows[f"{name}_{preset}"] for preset in ("ippo", "mappo") if f"{name}_{preset}" in rows}
+        table = [row for policy, of in {"": rows[name], **others}.items() for row in size_rows(of, policy)]
+        plot_sizes(table, title=name, axes=axis)
+        beside = rows[name]["compared"]
         for style, other in ((":", "by hand"), ("-.", "uncontrolled")):
-            value = row["compared"][other]["return"]
-            axis.axhline(
-                value,
-                color="black",
-                linestyle=style,
-                linewidth=1,
-                label=f"{other}, {row['compared']['num_agents']} agents",
-            )
-        axis.set(xscale="log", xlabel="agents", title=name)
+            label = f"{other}, {beside['num_agents']} agents"
+            axis.axhline(beside[other]["return"], color="black", linestyle=style, linewidth=1, label=label)
         axis.legend(fontsize=7)
     panels[0][0].set_ylabel("return; bands: 95 % over seeds")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +161,13 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _band(axis: Any, sizes: list[int], curve: Mapping[str, Any], colour: str, label: str, style: str = "-") -> None:
-    mean, low, high = (np.asarray(curve[part])[: len(sizes)] for part in ("mean", "low", "high"))
-    axis.plot(sizes, mean, style, color=colour, label=label)
-    axis.fill_between(sizes, low, high, color=colour, alpha=0.2)
+def size_rows(row: Mapping[str, Any], policy: str = "") -> list[dict[str, Any]]:
+    """The sweep over sizes in a task's row of the results file, as `plot_sizes` takes it."""
+    sizes = row["sizes"]
+    return [
+        {"policy": policy, "mode": mode, "num_agents": n}
+        | {part: sizes[mode][part][i] for part in ("mean", "low", "high")}
+        for mode in sizes
+        if mode != "num_agents"
+        for i, n in enumerate(sizes["num_agents"])
+    ]

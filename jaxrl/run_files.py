@@ -110,5 +110,6 @@ def refuse_other_run(directory: Path) -> None:
         raise ValueError(
             f"{directory} holds another run; `jaxrl resume {directory}` continues it, or choose another directory"
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    # What a kill within the first write leaves behind is nobody's.
+    if directory.exists() and (not directory.is_dir() or set(directory.iterdir()) - set(directory.glob(".*.tmp"))):
         raise ValueError(f"{directory} exists and is no run; choose an empty or a new directory")

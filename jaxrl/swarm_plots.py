@@ -1,11 +1,11 @@
-"""Figures of swarms: a film strip of an episode, and what is measured of the swarm over time. On the host."""
+"""Figures of swarms: a film strip, what is measured over time, and returns against sizes. On the host."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jaxrl.plotting import COLOURS, STYLES
 from jaxrl.reporting import bootstrap
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -100,6 +101,48 @@ def plot_over_time(
     axes.legend(frameon=False, fontsize=8)
     if title:
         axes.set_title(title, loc="left", fontsize=10)
+    return _write(figure, path)
+
+
+def plot_sizes(
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+    axes: Axes | None = None,
+) -> Figure:
+    """Returns against the number of agents: a line for each policy and mode, the limit as a band across.
+
+    Args:
+      rows: of `swarm_table` or `SwarmReturns.rows`: "mode", "num_agents" (`None` in the limit), "mean", "low" and
+        "high"; "policy" where there are several. At most 8 lines.
+      path: image to write, in the format of its suffix.
+      title: above the figure.
+      axes: where to draw; by default a figure of its own.
+    Returns:
+      The matplotlib Figure.
+    Raises:
+      ValueError: if there is nothing to draw, or too much.
+    """
+    names = list(dict.fromkeys((row.get("policy", ""), row["mode"]) for row in rows))
+    if not 1 <= len(names) <= len(COLOURS):
+        raise ValueError(f"expected 1 to {len(COLOURS)} policies times modes, got {len(names)}")
+    figure, (own,) = _figure((6.4, 3.8), 1) if axes is None else (cast("Figure", axes.get_figure()), (axes,))
+    for rank, name in enumerate(names):
+        chosen = [row for row in rows if (row.get("policy", ""), row["mode"]) == name]
+        line = [row for row in chosen if row["num_agents"] is not None]
+        sizes, mean, low, high = ([row[part] for row in line] for part in ("num_agents", "mean", "low", "high"))
+        label = " ".join(part for part in name if part).replace("_", " ")
+        own.plot(sizes, mean, color=COLOURS[rank], linestyle=STYLES[rank], linewidth=1.6, label=label)
+        own.fill_between(sizes, low, high, color=COLOURS[rank], alpha=0.15, linewidth=0)
+        for row in chosen:
+            if row["num_agents"] is None:
+                own.axhspan(row["low"], row["high"], color=COLOURS[rank], alpha=0.12, linewidth=0)
+    own.set(xscale="log", xlabel="agents", ylabel="return")
+    own.spines[["top", "right"]].set_visible(False)
+    own.legend(frameon=False, fontsize=7)
+    if title:
+        own.set_title(title, loc="left", fontsize=10)
     return _write(figure, path)
 
 

@@ -15,6 +15,7 @@ from jaxrl import list_envs, make_env
 from jaxrl.files import read_json
 from jaxrl.plan import make_plan, programs
 from jaxrl.presets import find_preset
+from jaxrl.swarm_evaluation import AGENT_MODES
 from jaxrl_envs.mean_field.collective import make_agents
 
 
@@ -82,7 +83,9 @@ def test_smoke(tmp_path: Path) -> None:
     assert {"trained", "uncontrolled", "random", "by hand", "measure", "num_agents"} == set(row["compared"])
     assert 0.0 <= row["compared"]["trained"]["measured"] <= 1.0
     assert rows["vicsek_ippo"]["compared"]["num_agents"] == row["compared"]["num_agents"] == 200
-    assert len(rows["vicsek_ippo"]["sizes"]["agents"]["mean"]) == 2
+    assert rows["vicsek_ippo"]["num_agents"] == 50
+    assert set(rows["vicsek_ippo"]["sizes"]) == {"num_agents", *AGENT_MODES}
+    assert arrays["vicsek_ippo/decentral_greedy"].shape == (2, 2, 4)
     pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert pictures == ["smoke_sizes.png", "smoke_swarms.png", "smoke_vicsek_film.png", "smoke_vicsek_time.png"]
     before = row
@@ -92,16 +95,38 @@ def test_smoke(tmp_path: Path) -> None:
         main(Config("smoke", ("boids",), tmp_path / "runs", tmp_path / "out"))
 
 
+def test_the_rows_of_rules_and_of_single_agents_are_one_figure(tmp_path: Path) -> None:
+    """Also those of files from before single agents were in the sweep: one curve, "agents", without a limit."""
+    curve = {"mean": [-1.0, -0.5], "low": [-1.2, -0.7], "high": [-0.8, -0.3]}
+    rows = {
+        "vicsek": {
+            "sizes": {"num_agents": [2, None], "central": curve},
+            "compared": {"num_agents": 200, "by hand": {"return": -0.4}, "uncontrolled": {"return": -1.5}},
+        },
+        "vicsek_ippo": {"sizes": {"num_agents": [2, 5], "agents": curve}},
+        "vicsek_mappo": {"sizes": {"num_agents": [2, None], "decentral_greedy": curve}},
+    }
+    found = [row for name in rows for row in swarm_motion.size_rows(rows[name], name)]
+    assert [(row["policy"], row["mode"], row["num_agents"], row["mean"]) for row in found] == [
+        ("vicsek", "central", 2, -1.0),
+        ("vicsek", "central", None, -0.5),
+        ("vicsek_ippo", "agents", 2, -1.0),
+        ("vicsek_ippo", "agents", 5, -0.5),
+        ("vicsek_mappo", "decentral_greedy", 2, -1.0),
+        ("vicsek_mappo", "decentral_greedy", None, -0.5),
+    ]
+    swarm_motion.draw_sizes(rows, tmp_path / "swarms.png")
+    assert (tmp_path / "swarms.png").stat().st_size > 5000
+
+
 def test_agents_play_in_swarms_of_any_size() -> None:
-    """The state of 3 agents plays as 5: what `agents_row` does."""
+    """The agent of 3 plays as 5."""
     preset = find_preset("ippo")
     env = make_agents("aggregation", 3)
-    config = preset.config
-    agent = preset.agent(env, config, preset.hparams, None)
+    agent = preset.agent(env, preset.config, preset.hparams, None)
     state = agent.init(jax.random.key(0), env.observation_space(None), env.action_space(None))
     larger = env.with_agents(5)
-    wide = preset.agent(larger, config, preset.hparams, None)
     _, obs = larger.reset(jax.random.key(1), larger.default_params)
-    action, _, _ = wide.act(jax.random.key(2), state, (), obs[None], jnp.zeros(1, bool), False)
+    action, _, _ = agent.act(jax.random.key(2), state, (), obs[None], jnp.zeros(1, bool), False)
     few, _, _ = agent.act(jax.random.key(2), state, (), obs[None, :3], jnp.zeros(1, bool), False)
     np.testing.assert_allclose(action[:, :3], few, rtol=1e-5, atol=1e-6)

@@ -26,6 +26,7 @@ from jaxrl.plan import Program, make_plan
 from jaxrl.presets import PPOConfig, PPOHparams, ppo
 from jaxrl.progress import Progress
 from jaxrl.results import Results
+from jaxrl.run_files import refuse_other_run
 from jaxrl.runner import executions, merge, missing
 from jaxrl.runtime import Layout, choose_layout, padded, use_all_cores, use_compilation_cache
 
@@ -289,6 +290,16 @@ def test_kill_9_in_mid_run(finished: tuple[Path, Results], tmp_path: Path) -> No
     (path / "program_00" / ".checkpoint_000000000009.npz.1.tmp").write_bytes(b"half")
     assert_same_results(jaxrl.resume(path, progress=False), finished[1])
     assert_trees_equal(final_state(path), final_state(finished[0]))
+
+
+def test_a_kill_within_the_first_write_leaves_the_directory_free(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".run.json.7.tmp").write_text("{")
+    refuse_other_run(path)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is no run"):
+        refuse_other_run(path)
 
 
 def test_resuming_a_finished_run_only_reads_it(

@@ -78,7 +78,7 @@ def test_an_update_is_that_of_as_many_environments() -> None:
         action_space = staticmethod(lambda params: single)
 
     plain = on_policy_agent(One(), PPOConfig(**TINY), PPOHparams())  # type: ignore[arg-type]
-    wide = shared_by_swarm(plain, (whole, single), 3)
+    wide = shared_by_swarm(plain, (whole, single))
     state = plain.init(jax.random.key(0), whole, single)
     keys = jax.random.split(jax.random.key(1), 4)
     obs = jax.random.uniform(keys[0], (8, 2, 3, 4))

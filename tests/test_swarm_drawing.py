@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxrl.rendering import Trajectory, render
-from jaxrl.swarm_plots import film_strip, plot_over_time
+from jaxrl.swarm_plots import film_strip, plot_over_time, plot_sizes
 from jaxrl_envs.mean_field.aggregation import Aggregation
 from jaxrl_envs.mean_field.drawing import heading_colours, swarm_image
 from jaxrl_envs.mean_field.kuramoto import Kuramoto
@@ -102,3 +102,25 @@ def test_figures(tmp_path: Path) -> None:
         plot_over_time({})
     with pytest.raises(ValueError, match="positions"):
         swarm_image(np.zeros((3, 2)), np.zeros(2), 2.0)
+
+
+def test_sizes_of_several_policies_are_one_figure(tmp_path: Path) -> None:
+    """Means where the sizes are, the interval around them, the limit across; a line for each policy and mode."""
+    rows = [
+        {"policy": policy, "mode": "open_loop", "num_agents": n, "mean": shift + m, "low": m - 1, "high": m + 1}
+        for policy, shift in (("ours", 0.0), ("ippo", 0.5))
+        for n, m in ((2, -3.0), (10, -2.0), (None, -1.0))
+    ]
+    figure = plot_sizes(rows, tmp_path / "sizes.png", title="vicsek")
+    (axes,) = figure.axes
+    lines = axes.get_lines()
+    assert [line.get_label() for line in lines] == ["ours open loop", "ippo open loop"]
+    np.testing.assert_array_equal(lines[1].get_xdata(), [2, 10])
+    np.testing.assert_array_equal(lines[1].get_ydata(), [-2.5, -1.5])
+    assert axes.get_xscale() == "log"
+    ends = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
+    np.testing.assert_allclose([(end.y0, end.y1) for end in ends], [(-2.0, 0.0)] * 2, atol=1e-9)
+    assert (tmp_path / "sizes.png").stat().st_size > 5000
+    assert plot_sizes([{k: v for k, v in rows[0].items() if k != "policy"}], axes=axes) is figure
+    with pytest.raises(ValueError, match="1 to 8 policies"):
+        plot_sizes([])

@@ -6,6 +6,11 @@
 - `help_seconds`: `jaxrl --help`; `import_over_jax_seconds`: `import jaxrl` above `import jax`, each in its own process.
 - `warm_start_seconds`: a short training whose programs an earlier process has compiled; `cold_start_seconds`: that
   earlier one. All else is without a compilation cache.
+- `speed_ratio_single_file_<S>`: environment steps per second of S seeds of PPO on CartPole-v1 through our runner, over
+  those of S seeds of `single_file`, PPO in one file as many write it, under one `vmap`: the same network, numbers and
+  work, which is counted on both sides. Medians over processes, the sides in turns; `compile_ratio_single_file_<S>` and
+  `memory_ratio_single_file_<S>` (a process's largest resident size) likewise, `steps_per_second_…` each side's own.
+  With `single_file_failed_at_seeds` nothing was measured from so many on: a side did not come to an end.
 """
 
 from __future__ import annotations
@@ -15,14 +20,19 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from experiments.benchmarks.harness import show_and_write, timed
+from experiments.benchmarks.harness import measure, median, show_and_write, timed
 from jaxrl.files import read_json
 
 RATES = (1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.6e-4, 6.8e-4, 1e-3, 1.5e-3, 2.2e-3, 3.2e-3)
 JAXRL = (sys.executable, "-m", "jaxrl")
+OURS, SINGLE = ["-m", "experiments.benchmarks.ours"], ["-m", "experiments.benchmarks.single_file"]
+SETTINGS = {"num_envs": 4, "num_steps": 128, "num_epochs": 4, "num_minibatches": 4}
+STEPS = {1: 65_536, 16: 16_384, 64: 8_192, 256: 4_096, 1024: 2_048, 4096: 1_024}  # {seeds: of each, in one piece}
+PARTS = ("starts", "many", "single_file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +41,16 @@ class Config:
 
     Attributes:
       quick: a tenth of the agents and of the steps, and fewer repeats.
-      max_memory: GiB of each device that the agents may use.
+      max_memory: GiB of each device that the thousand agents may use.
+      parts: of `PARTS`; a file with some has those figures only.
+      seeds: of the comparison with a single file.
       json: where to write flat figures.
     """
 
     quick: bool = False
     max_memory: float = 2.0
+    parts: tuple[str, ...] = PARTS
+    seeds: tuple[int, ...] = tuple(STEPS)
     json: str | None = None
 
 
@@ -93,9 +107,54 @@ def starts(config: Config) -> dict[str, float]:
     }
 
 
+def beside_single_file(config: Config) -> dict[str, float]:
+    """Speed, compilation and memory beside PPO in one file, for each number of seeds."""
+    names = {"speed": "steps_per_second", "compile": "compile_seconds", "memory": "peak_megabytes"}
+    figures: dict[str, float] = {}
+    for seeds in [n for n in config.seeds if n <= 16 or not config.quick]:
+        work = {"seeds": seeds, "total_steps": STEPS[seeds], "chunks": 3}
+        rows: dict[str, list[dict[str, Any]]] = {"ours": [], "single_file": []}
+        try:
+            for _ in range(1 if config.quick else 3):
+                ours = {"algorithm": "ppo", "env": "CartPole-v1", "settings": {**SETTINGS, "clip_value": True}}
+                rows["ours"].append(measure(sys.executable, OURS, **ours, **work))
+                rows["single_file"].append(measure(sys.executable, SINGLE, settings=SETTINGS, **work))
+        except RuntimeError as error:  # as a machine without the memory for it ends
+            print(f"{seeds} seeds: {error}", file=sys.stderr)
+            return {**figures, "single_file_failed_at_seeds": seeds}
+        check_work(STEPS[seeds], rows)
+        for ratio, name in names.items():
+            both = {side: median(found, name) for side, found in rows.items()}
+            figures[f"{ratio}_ratio_single_file_{seeds}"] = both["ours"] / both["single_file"]
+            figures |= {f"{name}_single_file_{side}_{seeds}": value for side, value in both.items()}
+        ratios = ", ".join(f"{ratio} {figures[f'{ratio}_ratio_single_file_{seeds}']:.2f}" for ratio in names)
+        print(f"{seeds} seeds beside a single file: {ratios}", file=sys.stderr)
+    return figures
+
+
+def check_work(steps: int, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Each agent of either side has done what was asked, as its final state has counted it.
+
+    Raises:
+      RuntimeError: otherwise.
+    """
+    updates = steps // (SETTINGS["num_envs"] * SETTINGS["num_steps"])
+    asked = {"env_steps": steps, "updates": updates * SETTINGS["num_epochs"] * SETTINGS["num_minibatches"]}
+    for side, found in rows.items():
+        for row in found:
+            did = {name: row[name] for name in asked}
+            if did != asked:
+                raise RuntimeError(f"{side} did {did} instead of {asked}")
+
+
 def main(config: Config) -> dict[str, float]:
     """Prints the flat figures, and writes and returns them."""
-    figures = {**starts(config), **many(config)}
+    if unknown := sorted({*map(str, config.seeds), *config.parts} - {*map(str, STEPS), *PARTS}):
+        sys.exit(f"parts: {', '.join(PARTS)}; seeds: {', '.join(map(str, STEPS))}; got {', '.join(unknown)}")
+    measured = {"starts": starts, "many": many, "single_file": beside_single_file}
+    figures: dict[str, float] = {}
+    for part in config.parts:
+        figures |= measured[part](config)
     show_and_write(config.json, figures)
     return figures
 

@@ -11,13 +11,12 @@ from jaxrl.spaces import Space
 from jaxrl.types import Agent, Key, Metrics, Progress, Rollout
 
 
-def shared_by_swarm(agent: Agent, spaces: tuple[Space, Space], num_agents: int, num_seen: int | None = None) -> Agent:
-    """A swarm of N as the batch of an on-policy agent without memory.
+def shared_by_swarm(agent: Agent, spaces: tuple[Space, Space], num_seen: int | None = None) -> Agent:
+    """A swarm of any number N of agents as the batch of an on-policy agent without memory.
 
     Args:
       agent: of one agent of the swarm.
       spaces: of its observations and actions.
-      num_agents: N.
       num_seen: of each agent's observation only so many entries are handed on; `None` for all.
     Returns:
       An `Agent` of observations [B, N, …] and actions [B, N, …] in an environment with one reward: to `agent` that is
@@ -36,8 +35,8 @@ def shared_by_swarm(agent: Agent, spaces: tuple[Space, Space], num_agents: int, 
         key: Key, state: Any, memory: Any, obs: jax.Array, is_first: jax.Array, explore: bool
     ) -> tuple[jax.Array, Any, Any]:
         seen = flat(obs[..., :num_seen], 0)
-        action, _, extras = agent.act(key, state, (), seen, jnp.repeat(is_first, num_agents), explore)
-        wide = jax.tree.map(lambda leaf: leaf.reshape(len(obs), num_agents, *leaf.shape[1:]), (action, extras))
+        action, _, extras = agent.act(key, state, (), seen, jnp.repeat(is_first, obs.shape[1]), explore)
+        wide = jax.tree.map(lambda leaf: leaf.reshape(*obs.shape[:2], *leaf.shape[1:]), (action, extras))
         return wide[0], memory, wide[1]
 
     def update(key: Key, state: Any, rollout: Rollout, progress: Progress) -> tuple[Any, Metrics]:
@@ -45,7 +44,7 @@ def shared_by_swarm(agent: Agent, spaces: tuple[Space, Space], num_agents: int, 
             lambda leaf: flat(leaf, 1), (rollout.extras, rollout.next_extras, rollout.action)
         )
         reward, terminated, truncated, is_first = (
-            jnp.repeat(part, num_agents, 1)
+            jnp.repeat(part, rollout.obs.shape[2], 1)
             for part in (rollout.reward, rollout.terminated, rollout.truncated, rollout.is_first)
         )
         obs = flat(rollout.obs[..., :num_seen], 1)

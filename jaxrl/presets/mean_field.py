@@ -98,8 +98,10 @@ def mfc_ppo(
 def ippo_agent(env: Environment, config: PPOConfig, hp: PPOHparams, env_params: Any = None) -> Agent:
     """The agents of a swarm, each seeing its own observation and nothing else, in training, too.
 
+    What N agents learnt is played by any number: `jaxrl.swarm_evaluation.evaluate_swarm`.
+
     Args:
-      env: of N agents (`jaxrl_envs.mean_field.agents.swarm_env`): has `num_agents`, `num_own`, `agent_action_space` and
+      env: of N agents (`jaxrl_envs.mean_field.agents.swarm_env`): has `num_own`, `agent_action_space` and
         `agent_observation_space`.
       config, hp, env_params: as of `ppo`; `num_envs` counts swarms.
     Raises:
@@ -127,7 +129,7 @@ def _swarm_agent(env: Any, config: PPOConfig, hp: PPOHparams, env_params: Any, c
     seen = whole if central else own
     config = dataclasses.replace(config, policy_inputs=env.num_own if central else 0)
     agent = actor_critic(find_objective(config.objective)(config, hp), seen, action_space, config, hp)
-    return shared_by_swarm(agent, (seen, action_space), env.num_agents, None if central else env.num_own)
+    return shared_by_swarm(agent, (seen, action_space), None if central else env.num_own)
 
 
 IPPO_CONFIG = dataclasses.replace(DEC_POMFPPO_CONFIG, num_envs=16)

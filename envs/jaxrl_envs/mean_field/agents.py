@@ -13,6 +13,8 @@ from flax import struct
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 from jaxrl.types import Key, Timestep
+from jaxrl_envs.mean_field.control import MeanFieldEnv
+from jaxrl_envs.mean_field.dynamics import particles
 from jaxrl_envs.mean_field.features import Features, kernel_basis
 from jaxrl_envs.mean_field.model import Swarm, num_shared, picture_of
 
@@ -59,14 +61,14 @@ class SwarmEnv:
         key_swarm, key_observe = jax.random.split(key)
         swarm = self.model.reset(key_swarm, self.num_agents, params)
         state = SwarmState(swarm, self.model.observe(key_observe, swarm, params))
-        return state, self._rows(state, params)
+        return state, self._observe(state, params)
 
     def step(self, key: Key, state: SwarmState, action: jax.Array, params: Any) -> tuple[SwarmState, Timestep]:
         """All act at once; the horizon truncates."""
         key_move, key_observe = jax.random.split(key)
         swarm, reward, info = self.model.step(key_move, state.swarm, action, params)
         state = SwarmState(swarm, self.model.observe(key_observe, swarm, params))
-        obs, over = self._rows(state, params), swarm.time >= params.max_steps
+        obs, over = self._observe(state, params), swarm.time >= params.max_steps
         return state, Timestep(obs, jnp.asarray(reward, float), jnp.array(False), over, obs, info)
 
     def agent_observation_space(self, params: Any) -> Box:
@@ -105,13 +107,56 @@ class SwarmEnv:
         """The same task with so many agents."""
         return swarm_env(self.model, num_agents, self.features)
 
-    def _rows(self, state: SwarmState, params: Any) -> jax.Array:
-        space = self.model.observation_space(params)
-        own = jax.nn.one_hot(state.seen, space.n) if isinstance(space, Discrete) else state.seen
-        shared = self.features(state.swarm.x)
+    def governed_by(self, act: Callable[[Key, jax.Array], jax.Array]) -> MeanFieldEnv:
+        """The same task as mean-field control whose decision rule is `act`: the agents' own policy.
+
+        Its noise is that of `mean_field` with as many agents: both have the same first swarm, and the same chance in
+        what is seen and how agents move. An action is what the environment shows, handed back; rules without learning.
+
+        Args:
+          act: `(key, rows [N, dy + dphi]) -> actions`, without memory.
+        """
+        return MeanFieldEnv(self.model, self.features, OwnPolicy(self, act), particles(self.num_agents), False, "none")
+
+    def rows(self, seen: jax.Array, common: jax.Array) -> jax.Array:
+        """[N, dy + dphi], of what each agent sees and what is the same in every row."""
+        space = self.model.observation_space(self.default_params)
+        own = jax.nn.one_hot(seen, space.n) if isinstance(space, Discrete) else seen
+        return jnp.concatenate([own, jnp.broadcast_to(common, (self.num_agents, *common.shape))], -1)
+
+    def _observe(self, state: SwarmState, params: Any) -> jax.Array:
+        common = self.features(state.swarm.x)
         if hasattr(self.model, "shared_features"):
-            shared = jnp.concatenate([self.model.shared_features(state.swarm, params), shared])
-        return jnp.concatenate([own, jnp.broadcast_to(shared, (self.num_agents, *shared.shape))], -1)
+            common = jnp.concatenate([self.model.shared_features(state.swarm, params), common])
+        return self.rows(state.seen, common)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnPolicy:
+    """A decision rule that is a policy of single agents; xi is what a `MeanFieldEnv` shows of the population.
+
+    Attributes:
+      env: of the agents.
+      act: `(key, rows) -> actions`.
+    """
+
+    env: SwarmEnv
+    act: Callable[[Key, jax.Array], jax.Array]
+
+    @property
+    def num_params(self) -> int:
+        """Features, and what all agents have in common."""
+        return self.env.features.space().shape[0] + num_shared(self.env.model)
+
+    def sample(self, key: Key, xi: jax.Array, seen: jax.Array) -> jax.Array:
+        """Actions of agents that see `seen`."""
+        # There features come first, here the agents' own: the common numbers, and then features.
+        return self.act(key, self.env.rows(seen, jnp.roll(xi, num_shared(self.env.model))))
+
+    def lipschitz_bound(self, xi: jax.Array) -> jax.Array:
+        """None is known."""
+        del xi
+        return jnp.float32(jnp.inf)
 
 
 def swarm_env(model: Any, num_agents: int, features: Any = None) -> SwarmEnv:
