@@ -10,7 +10,8 @@ and `SCALE_sizes.png`. Settings are ours, in the style of Cui et al. 2024, arXiv
 is reproduced.
 
 Swarms without a known optimum (vicsek, kuramoto, aggregation) are trained likewise, and the agents themselves at the
-same number of steps (vicsek_ippo, vicsek_mappo, ...). Beside the trained stand agents that rest, agents that act at
+same number of steps (vicsek_ippo, vicsek_mappo, ...; at the scale of CPUs in swarms of 50, with networks of 32 x 32 and
+two epochs, since each of their steps trains every agent). Beside the trained stand agents that rest, agents that act at
 random and a rule by hand; `SCALE_swarms.png` has returns against sizes, `SCALE_<swarm>_film.png` an episode and
 `SCALE_<swarm>_time.png` what is measured at each step.
 """
@@ -309,7 +310,7 @@ def draw(rows: dict[str, Any], path: Path) -> None:
         if row["optimum"] is not None:
             axis.axhline(row["optimum"], color="black", linewidth=1, label="optimum in the limit")
         axis.legend(fontsize=7)
-    np.atleast_1d(axes)[0].set_ylabel("return; bands: 95 % over seeds")
+    np.atleast_1d(axes)[0].set_ylabel("return; bands: 95 % over seeds, which play the same episodes")
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

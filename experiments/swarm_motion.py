@@ -89,8 +89,8 @@ def compared(
       num_episodes: of each seed.
       num_agents: by default as many as in training.
     Returns:
-      By name the return, its standard error over seeds and episodes, and what is measured in the last tenth of an
-      episode; and that at each step, {name: [E, T]}, of trained ones the mean over seeds.
+      By name the return, its standard error over seeds (over episodes of who learnt nothing), and what is measured in
+      the last tenth of an episode; and that at each step, {name: [E, T]}, of trained ones the mean over seeds.
     """
     agent, states, params = policies(run)
     measure = MEASURES[task]
@@ -106,9 +106,10 @@ def compared(
 
 def _summary(returns: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
     late = measured[..., -max(measured.shape[-1] // 10, 1) :].mean(-1)
+    independent = returns.mean(1) if len(returns) > 1 else returns[0]  # a seed's episodes have its policy in common
     return {
         "return": float(returns.mean()),
-        "standard_error": float(returns.std(ddof=1) / np.sqrt(returns.size)),
+        "standard_error": float(independent.std(ddof=1) / np.sqrt(len(independent))),
         "by_seed": returns.mean(1).round(4),
         "measured": float(late.mean()),
         "measured_by_seed": late.mean(1).round(4),
@@ -155,7 +156,7 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
             label = f"{other}, {beside['num_agents']} agents"
             axis.axhline(beside[other]["return"], color="black", linestyle=style, linewidth=1, label=label)
         axis.legend(fontsize=7)
-    panels[0][0].set_ylabel("return; bands: 95 % over seeds")
+    panels[0][0].set_ylabel("return; bands: 95 % over seeds, which play the same episodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)

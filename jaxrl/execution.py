@@ -214,11 +214,10 @@ class Execution:
         sizing = time.perf_counter() - started
         outcomes = []
         for piece in self._pieces():
-            outcome = self._run_piece(piece, report)
+            outcome = self._run_piece(piece, report, sizing if not outcomes else 0.0)
             if len(self._pieces()) > 1:  # before the next piece needs the room; checkpoints have it, if there are any
                 outcome.state = jax.device_get(hosts.fetch(outcome.state)) if self._directory is None else None
             outcomes.append(outcome)
-        outcomes[0].compile_seconds += sizing
         return self._joined(outcomes)
 
     def restore(self, row: int) -> Any:
@@ -256,7 +255,7 @@ class Execution:
         while True:
             needed = self._compile(size)
             if needed <= limit:
-                return size
+                return self._even(size)
             if size <= smallest and self._max_memory is None:
                 return size  # an estimate of what there is, and no order
             if size <= smallest:
@@ -267,6 +266,14 @@ class Execution:
             # Some of it does not grow with the number of runs, so the first guess may be too small a cut.
             size = min(size - 1, int(size * limit / needed))
             size = max(smallest, size - size % self.layout.num_devices)
+
+    def _even(self, size: int) -> int:
+        """The smallest pieces of which there are no more than of this size: what fills up the last is computed, too."""
+        per_device = -(-self.num_runs // (-(-self.num_runs // size) * self.layout.num_devices))
+        even = min(size, per_device * self.layout.num_devices)
+        if even < size:
+            self._initial = self._step = None  # compiled for more runs
+        return even
 
     def _pieces(self) -> list[_Piece]:
         if self._size is None and self._directory is not None and (self._directory / _PIECES).exists():
@@ -298,14 +305,14 @@ class Execution:
             earlier_seconds=sum(outcome.earlier_seconds for outcome in outcomes),
         )
 
-    def _run_piece(self, piece: _Piece, report: Report) -> Outcome:
+    def _run_piece(self, piece: _Piece, report: Report, compiled_before: float) -> Outcome:
         started = time.perf_counter()
         fixed = self._fixed(piece)
         state, done, costs = self._restore(piece, fixed)
         earlier = sum(costs.values())
         if done < self.num_updates and self._step is None:
             self._step = self._compiled_step(piece.size)
-        costs["compile_seconds"] += time.perf_counter() - started
+        costs["compile_seconds"] += time.perf_counter() - started + compiled_before
         kept: list[dict[str, np.ndarray]] = []
         for start in range(done, self.num_updates, self.chunk):
             assert self._step is not None

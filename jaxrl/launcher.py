@@ -206,6 +206,8 @@ def plan_pieces(
             cell = dict(zip(apart, values, strict=True))
             plan = make_plan(algorithm, env, seeds, {**chosen, **cell}, inside, params)
             name = "-".join([algorithm, env.replace("/", "_"), *(f"{n}={_plain(v)}" for n, v in cell.items())])
+            if any(piece.name == name for piece in found):
+                raise ValueError(f"two of the runs would share the folder {name!r}: give them values that differ more")
             found.append(Piece(name, algorithm, env, {**chosen, **cell}, inside, plan.seeds, dict(options), out / name))
     return tuple(found)
 

@@ -120,13 +120,22 @@ class Results:
         """[H, S, K]: what each logged point counts.
 
         Of `episode/…` the episodes, of `lifetime/…` the lifetimes that ended there, where those are counted; else 1
-        where there is a value.
+        where there is a value, or should be one: NaN where a loss is logged, or where other seeds were evaluated, is
+        what became of the seed, and propagates.
         """
         values = self.metric(metric)
-        count = f"{metric.split('/')[0]}/count"
+        group = metric.split("/")[0]
+        count = f"{group}/count"
         if metric != count and count in self.metrics:
             return np.nan_to_num(self.metrics[count].astype(np.float64))
-        return (~np.isnan(values)).astype(np.float64)
+        present = ~np.isnan(values)
+        if group == "loss":
+            due = np.broadcast_to(self.logged[:, None, :], values.shape).copy()
+            due[self.config.get("missing_metrics", {}).get(metric, [])] = False
+            present |= due
+        elif group == "evaluation":
+            present |= present.any(1, keepdims=True)
+        return present.astype(np.float64)
 
     def final(self, metric: str | None = None, window: float = 0.1) -> np.ndarray:
         """[H, S]: mean of a metric over the last part of training.
@@ -278,9 +287,9 @@ class Results:
         arrays = {f"hparams/{name}": values for name, values in self.hparams.items()}
         arrays |= {"seeds": self.seeds, "steps": self.steps}
         arrays |= {f"metrics/{name}": values for name, values in self.metrics.items()}
-        files.write_npz(Path(directory) / "results.npz", arrays)
         manifest = {"version": FORMAT_VERSION, "config": dict(self.config), "info": dict(self.info)}
         files.write_json(Path(directory) / "results.json", manifest)
+        files.write_npz(Path(directory) / "results.npz", arrays)  # last: where it is, all is
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Results:

@@ -151,9 +151,9 @@ def _execute(
         info=info,
     )
     if directory is not None and hosts.writes():
-        results.save(directory)
         write_json(directory / "summary.json", results.summary())
         results.plot(directory / "figures" / "learning_curves.png")
         if has_fitness(results):
             plot_fitness(results, directory / "figures" / "fitness.png")
+        results.save(directory)  # last, since a run that has results is taken as finished
     return results

@@ -56,6 +56,12 @@ def test_what_does_not_fit_is_said_before_anything_starts(tmp_path: Path, change
         planned(tmp_path, **changes)
 
 
+def test_runs_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxrl.launcher._plain", lambda value: "rules_a.npz")  # as of rules/a.npz and rules_a.npz
+    with pytest.raises(ValueError, match=r"two of the runs would share the folder 'ppo-.*=rules_a\.npz'"):
+        planned(tmp_path, algorithms=["ppo"], grid={"hidden_sizes": [(4,), (8,)]})
+
+
 def test_a_failure_costs_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of two fails: the second is done, the failure is told, and again only the first is run."""
     done: list[str] = []

@@ -62,6 +62,21 @@ def test_final_weighs_by_episodes_and_skips_absent_points() -> None:
     np.testing.assert_allclose(unweighted.final("eval/return", 0.5), [[25.0, 5.0, 9.0, 7.0]])
 
 
+def test_a_diverged_seed_has_no_final_value() -> None:
+    """Evaluated at every other point; the second seed is lost before the last evaluation, the first is not."""
+    evaluation = np.array([[[NAN, 1.0, NAN, 2.0], [NAN, 900.0, NAN, NAN]]])
+    loss = np.array([[[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, NAN, NAN]]])
+    results = Results({}, np.arange(2), np.arange(4), {"evaluation/return": evaluation, "loss/policy": loss})
+    np.testing.assert_allclose(results.final("evaluation/return", 0.5), [[2.0, NAN]])
+    np.testing.assert_allclose(results.final("loss/policy", 0.5), [[1.5, NAN]])
+    assert np.isnan(results.iqm("evaluation/return").point).all()
+    # A cell of another algorithm, which has no such loss, is not one that diverged.
+    two = {name: np.concatenate([values, np.full_like(values, NAN)]) for name, values in results.metrics.items()}
+    two["episode/return"] = np.zeros((2, 2, 4))
+    other = Results({"x": [1, 2]}, np.arange(2), np.arange(4), two, {"missing_metrics": {"loss/policy": [1]}})
+    np.testing.assert_array_equal(other.weights("loss/policy")[1], 0.0)
+
+
 def test_settings_with_fewer_rows_are_judged_by_their_own() -> None:
     """Two programs on one axis: rows that a setting does not have are neither divergence nor its last tenth."""
     returns = np.array([[[1.0, 2.0, 3.0, 4.0]], [[NAN, 7.0, NAN, NAN]]])

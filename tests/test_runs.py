@@ -334,6 +334,39 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     assert_same_results(jaxrl.resume(path, progress=False), finished[1])
 
 
+@pytest.mark.parametrize("missing", ["results.json", "results.npz", "summary.json", "learning_curves.png"])
+def test_a_kill_while_results_are_written_loses_none(
+    finished: tuple[Path, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Killed just before it writes one of its files, the run has not finished; then all of them are there."""
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
+    for name in ("results.npz", "results.json", "summary.json", "figures/learning_curves.png"):
+        (path / name).unlink()
+
+    def kill(before: Any) -> Any:
+        def write(file: Any, *args: Any, **kwargs: Any) -> Any:
+            if Path(file).name == missing:
+                raise KeyboardInterrupt
+            return before(file, *args, **kwargs)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for module, name in (("files", "write_npz"), ("files", "write_json"), ("runs", "write_json")):
+            where = sys.modules[f"jaxrl.{module}"]
+            patch.setattr(where, name, kill(getattr(where, name)))
+        plot = Results.plot
+        patch.setattr(Results, "plot", lambda results, file: kill(lambda f: plot(results, f))(file))
+        with pytest.raises(KeyboardInterrupt):
+            jaxrl.resume(path, progress=False)
+    with pytest.raises(ValueError, match=r"has not finished; `jaxrl resume"):
+        _ = jaxrl.load_run(path).results
+    assert_same_results(jaxrl.resume(path, progress=False), finished[1])
+    for name in ("results.npz", "results.json", "summary.json", "figures/learning_curves.png"):
+        assert (path / name).is_file()
+
+
 def test_damaged_metrics_are_refused_by_name(finished: tuple[Path, Results], tmp_path: Path) -> None:
     path = tmp_path / "copy"
     shutil.copytree(finished[0], path)
@@ -434,6 +467,8 @@ def test_runs_that_do_not_fit_follow_one_after_the_other(layouts: dict[Layout, A
     outcome = part.run(lambda steps, seconds, rows, run_names: names.extend(run_names))
     assert [piece.num for piece in part._pieces()] == [2, 2, 1]
     assert names == [f"cell 0 seed {seed}" for seed in range(5)]
+    # What fills up the last piece is computed, too: where 4 would fit, 3 and 2 are fewer than 4 and 4.
+    assert [part._even(size) for size in (5, 4, 3, 2, 1)] == [5, 3, 3, 2, 1]
     expected = layouts[Layout(1, 1)]
     assert_trees_close(outcome.state.agent, expected[0].agent, atol=1e-5, rtol=1e-4)
     assert_trees_close(outcome.metrics, expected[1], atol=1e-5, rtol=1e-4)

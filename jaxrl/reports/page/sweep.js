@@ -42,7 +42,15 @@ class Curves {
     const others = curve.cells.length - items.length; // which no other line of the legend names
     const own = lines.find((line) => line.seed === seed && seed !== null && seed !== undefined);
     if (own) items.push(element("li", {}, element("span", { class: "item" }, swatch(own), element("span", {}, own.name))));
-    this.legend.replaceChildren(...items, ...(others > 0 ? [element("li", { class: "item quiet" }, `grey: ${others} other settings`)] : []));
+    const notes = others > 0 ? [`grey: ${others} other settings`] : [];
+    const absent = data.settings.length - curve.cells.length;
+    if (absent > 0) notes.push(`of this metric ${absent} more settings are not drawn`);
+    const mine = curve.cells.find((cell) => cell.cell === setting);
+    if (mine && !own && seed !== null && seed !== undefined && data.seeds.length > 1) {
+      const num = Object.keys(mine.seeds || {}).length;
+      notes.push(num ? `seed ${seed} is not drawn, only the first ${num} are` : "single seeds are drawn of the best settings only");
+    }
+    this.legend.replaceChildren(...items, ...notes.map((note) => element("li", { class: "item quiet" }, note)));
     this.chart.update({ lines, xLabel: "environment steps", yLabel: curve.label, label: `${curve.label} over environment steps` });
   }
 
