@@ -12,6 +12,14 @@ from helpers import assert_trees_close
 from experiments.benchmarks import ours, scale, single_file
 
 
+@pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 2)])
+def test_the_single_file_begins_with_orthogonal_layers(shape: tuple[int, int]) -> None:
+    layer = np.asarray(single_file.orthogonal(1.5)(jax.random.key(0), shape), np.float64)
+    assert layer.shape == shape
+    squares = layer @ layer.T if shape[0] <= shape[1] else layer.T @ layer
+    np.testing.assert_allclose(squares, 2.25 * np.eye(min(shape)), atol=1e-5)
+
+
 @pytest.mark.thorough
 def test_the_single_file_counts_its_work() -> None:
     """Two updates of 64 steps, 2 epochs of 4 minibatches each; under vmap every seed is itself."""

@@ -31,7 +31,7 @@ RATES = (1e-4, 1.5e-4, 2.2e-4, 3.2e-4, 4.6e-4, 6.8e-4, 1e-3, 1.5e-3, 2.2e-3, 3.2
 JAXRL = (sys.executable, "-m", "jaxrl")
 OURS, SINGLE = ["-m", "experiments.benchmarks.ours"], ["-m", "experiments.benchmarks.single_file"]
 SETTINGS = {"num_envs": 4, "num_steps": 128, "num_epochs": 4, "num_minibatches": 4}
-STEPS = {1: 65_536, 16: 16_384, 64: 8_192, 256: 4_096, 1024: 2_048, 4096: 1_024}  # {seeds: of each, in one piece}
+STEPS = {1: 65_536, 16: 16_384, 64: 8_192, 256: 2_048, 1024: 1_024, 4096: 512}  # {seeds: of each, in one piece}
 PARTS = ("starts", "many", "single_file")
 
 
