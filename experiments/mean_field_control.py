@@ -310,7 +310,7 @@ def draw(rows: dict[str, Any], path: Path) -> None:
         if row["optimum"] is not None:
             axis.axhline(row["optimum"], color="black", linewidth=1, label="optimum in the limit")
         axis.legend(fontsize=7)
-    np.atleast_1d(axes)[0].set_ylabel("return; bands: 95 % over seeds, which play the same episodes")
+    figure.supxlabel("bands: 95 % over seeds, which play the same episodes", fontsize=8)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

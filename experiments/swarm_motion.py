@@ -156,7 +156,7 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
             label = f"{other}, {beside['num_agents']} agents"
             axis.axhline(beside[other]["return"], color="black", linestyle=style, linewidth=1, label=label)
         axis.legend(fontsize=7)
-    panels[0][0].set_ylabel("return; bands: 95 % over seeds, which play the same episodes")
+    figure.supxlabel("bands: 95 % over seeds, which play the same episodes", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)
