@@ -52,7 +52,7 @@ from jaxrl.provenance import provenance
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, Objective, Params, Progress, Rollout, Timestep
 
-HORIZONS = (10, 40)
+HORIZONS = (10, 40)  # of 10 steps the second quarter has two, the third three
 TRUTH, LIES = (0.25, 0.5), (0.5, 0.75)  # the shares of a life in which arms pay as they say, or each as the other
 COIN = 1e-4  # for 1
 PREFERENCE = 2.5  # length of the vector of first logits, whose direction is random

@@ -60,7 +60,7 @@ def test_rules_by_hand_against_a_loop() -> None:
             for n in range(lifetime):
                 policy = np.exp(logits) / np.exp(logits).sum()
                 arms = rng.choice(env.num_arms, config.num_envs, p=policy)
-                truth = {0: 1.0, 2: 1.0, 3: 1.0, 4: -1.0, 5: -1.0}.get(n, 0.0)  # of a life of 8
+                truth = {0: 1.0, 3: 1.0, 4: 1.0, 5: -1.0, 6: -1.0, 7: -1.0}.get(n, 0.0)  # of a life of 10
                 chance = 0.5 + 0.5 * env.gap * truth * np.where(arms == best, 1, -1)
                 reward = np.where(rng.random(config.num_envs) < chance, 1.0, -1.0) * (COIN if n == 0 else 1.0)
                 step = size if begin <= n / lifetime < end else 0.0
