@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import TINY, assert_trees_close
+from helpers import TINY, assert_trees_close, assert_trees_equal
 
 import jaxrl
 from jaxrl import checkpoint
@@ -50,25 +50,45 @@ def processes(argv: list[str], num: int = 2) -> list[subprocess.Popen[str]]:
 
 @pytest.mark.thorough
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    """Three seeds over two processes, so that one has a run that only fills up: parameters of two updates to 1e-5."""
-    job = processes(command(tmp_path / "two", 64, 1, "--distributed"))
+    """Three seeds over two processes, so that one has a run that only fills up: parameters of two updates to 1e-5.
+
+    And bit for bit those of both where they go on after a kill.
+    """
+    job = processes(command(tmp_path / "two", 64, 2, "--distributed"))
     said = [process.communicate(timeout=240) for process in job]
     assert [process.returncode for process in job] == [0, 0], said
     two = jaxrl.load_run(tmp_path / "two")
     one = jaxrl.run("ppo", ENV, seeds=3, settings={**TINY, "total_steps": 64}, out=tmp_path / "one", progress=False,
                     options=Options(num_chunks=1))  # fmt: skip
-    assert_trees_close(dict(two.results.metrics), dict(one.metrics), atol=1e-5, rtol=1e-4)
-    for seed in range(3):
-        states = [jaxrl.load_run(tmp_path / name).policy(seed=seed)[1] for name in ("two", "one")]
-        assert_trees_close(states[0].params, states[1].params, atol=1e-5, rtol=1e-4)
+    metrics = dict(two.results.metrics)
+    assert_trees_close(metrics, dict(one.metrics), atol=1e-5, rtol=1e-4)
+    two_policies = [two.policy(seed=seed)[1] for seed in range(3)]
+    for seed, state in enumerate(two_policies):
+        expected = jaxrl.load_run(tmp_path / "one").policy(seed=seed)[1]
+        assert_trees_close(state.params, expected.params, atol=1e-5, rtol=1e-4)
     assert two.results.info["layout"] == [[2, 1, 1]]
     assert ["compiling" in errors for _, errors in said] == [True, False]  # one of them shows progress
     assert not list((tmp_path / "two").rglob(".*.tmp"))
 
+    # As if both had been killed in the second chunk: together they go on from the checkpoint of the first.
+    folder = tmp_path / "two" / "program_00"
+    newest = checkpoint.latest(folder)
+    assert newest is not None
+    assert checkpoint.load_meta(newest)["updates"] == 2
+    for gone in (newest, folder / "metrics_000000001.npz", tmp_path / "two" / "results.npz"):
+        gone.unlink()
+    job = processes([sys.executable, "-m", "jaxrl", "resume", str(tmp_path / "two"), "--distributed"])
+    said = [process.communicate(timeout=240) for process in job]
+    assert [process.returncode for process in job] == [0, 0], said
+    again = jaxrl.load_run(tmp_path / "two")
+    assert_trees_equal(dict(again.results.metrics), metrics)
+    for seed in range(3):
+        assert_trees_equal(again.policy(seed=seed)[1].params, two_policies[seed].params)
+
 
 @pytest.mark.thorough
 def test_a_lost_process_ends_the_run(tmp_path: Path) -> None:
-    """The other says so and what to do; the newest checkpoint is whole, and both together go on from it."""
+    """The other says so and what to do; the newest checkpoint is whole."""
     job = processes(command(tmp_path / "run", 32 * 4000, 1000, "--distributed"))
     folder = tmp_path / "run" / "program_00"
     try:
