@@ -12,6 +12,7 @@ import jaxrl
 from experiments import deep_neuroevolution
 from experiments.novelty_search import SCALES, Config, main, make_run
 from jaxrl.algorithm import train
+from jaxrl.execution import Options
 from jaxrl.files import read_json
 from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
 
@@ -87,3 +88,21 @@ def test_share_of_a_population_that_balances_a_pole() -> None:
         shares[name] = np.asarray(metrics["fitness/median"][:, -1])
     assert (shares["ga"] >= 475).all(), shares  # more than half of them
     assert (shares["random"] < 100).all(), shares
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "horizon", "generations", "known"),
+    [("CartPole-v1", 500, 40, 500.0), ("Acrobot-v1", 500, 60, -80.0), ("MountainCar-v0", 200, 100, -118.0)],
+)
+def test_es_reaches_known_returns(env: str, horizon: int, generations: int, known: float) -> None:
+    """Greedy returns that gymnax publishes for such environments; the median of 5 seeds, within an eighth."""
+    settings = {
+        "population": 256, "max_episode_steps": horizon, "hidden_sizes": (16,), "eval_episodes": 2, "sigma": 0.1,
+        "learning_rate": 0.05, "normalize_obs": True, "obs_probability": 1.0, "explores": False,
+        "total_steps": generations * 256 * 2 * horizon,
+    }  # fmt: skip
+    options = Options(num_chunks=1, evaluations=1)
+    results = jaxrl.run("open_es", env, seeds=5, settings=settings, progress=False, options=options)
+    found = results.final("evaluation/return")[0]
+    assert np.median(found) >= known - abs(known) / 8, found
