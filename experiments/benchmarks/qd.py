@@ -10,7 +10,8 @@
   ours one compiled scan of the same length; compilation is left out. pyribs evaluates in NumPy.
 - `vmap8_over_8runs`: seconds of 8 seeds under one `vmap` over 8 times those of one, of DCRL-MAP-Elites on PointMass in
   the sizes of `experiments.dcg_map_elites`, compilation left out; `_arm` is that of MAP-Elites on the arm, which fills
-  the machine with one seed, and `_compiling` of the former with compilation.
+  the machine with one seed, and `_compiling` of the former with compilation. `sweep8_over_8runs` is that of the runner,
+  which gives each core a seed at a time (`runtime.choose_layout`).
 - `dcrl_compile_ratio_qdax`: compilation of one iteration of DCRL-MAP-Elites on walker2d_uni (256 individuals, 250
   steps, the published sizes) over qdax's; `null`, with `dcrl_qdax_reason`, where qdax's emitter does not import as
   released. `dcrl_compile_ratio_qdax_mended` is that over qdax with a stand-in for the module that it imports, and
@@ -41,7 +42,7 @@ from jaxrl.qd.archive import elites
 from jaxrl.qd.emitters import iso_line
 from jaxrl.qd.map_elites import map_elites
 from jaxrl.qd.tessellation import grid
-from jaxrl.runtime import step_compile_options
+from jaxrl.runtime import choose_layout, over_runs, place, step_compile_options, use_all_cores
 from jaxrl.types import Evaluation
 from jaxrl_envs.functions import arm as arm_task
 
@@ -137,18 +138,40 @@ def stretches(algorithm: Algorithm, iterations: int, pieces: int, seeds: int = 0
 
 def many(what: str, iterations: int, pieces: int) -> dict[str, Any]:
     """Medians of seconds, and of compilation, of one run and of 8 side by side."""
-    if what == "arm":
-        algorithm = arm_algorithm(**ARM)
-    else:
-        scale = SCALES["cpu"]["jaxrl/point_mass"]
-        config, hp = settings_of("dcrl_map_elites", "jaxrl/point_mass", scale)
-        algorithm = find_preset("dcrl_map_elites").make(make_env("jaxrl/point_mass"), config, hp, None)
+    algorithm = arm_algorithm(**ARM) if what == "arm" else learner()
     found = {}
     for seeds in (0, 8):
         seconds, compile_seconds, _ = stretches(algorithm, iterations, pieces, seeds)
         found[f"seconds_{seeds or 1}"] = statistics.median(seconds)
         found[f"compile_seconds_{seeds or 1}"] = compile_seconds
     return found
+
+
+def learner() -> Algorithm:
+    """DCRL-MAP-Elites on PointMass."""
+    config, hp = settings_of("dcrl_map_elites", "jaxrl/point_mass", SCALES["cpu"]["jaxrl/point_mass"])
+    return find_preset("dcrl_map_elites").make(make_env("jaxrl/point_mass"), config, hp, None)
+
+
+def laid_out(iterations: int, pieces: int) -> dict[str, Any]:
+    """Median of seconds of 8 seeds of the learner, over all cores."""
+    use_all_cores()
+    layout, algorithm = choose_layout(8), learner()
+    keys = place(jax.random.split(jax.random.key(0), 8), layout)
+    state = place(jax.jit(jax.vmap(algorithm.init))(keys), layout)
+
+    def piece(keys: Any, state: Any, start: Any) -> Any:
+        def one(run: Any, start: Any) -> Any:
+            return train(run["key"], algorithm, iterations, run["state"], start)[0]
+
+        return over_runs(one, layout)({"key": keys, "state": state}, start)
+
+    compiled, seconds = jax.jit(piece, donate_argnums=1).lower(keys, state, jnp.int32(0)).compile(), []
+    for number in range(pieces):
+        began = time.perf_counter()
+        state = jax.block_until_ready(compiled(keys, state, jnp.int32(number * iterations)))
+        seconds.append(time.perf_counter() - began)
+    return {"seconds_8": statistics.median(seconds)}
 
 
 def walker(num_steps: int, sizes: dict[str, Any], iterations: int) -> dict[str, Any]:
@@ -210,11 +233,13 @@ def arms(config: Config) -> dict[str, Any]:
 def seeds_side_by_side(config: Config) -> dict[str, Any]:
     """Figures of 8 seeds."""
     pieces = 3 if config.quick else 7
-    learner = measure(sys.executable, OURS, what="many", of="dcrl", iterations=5, pieces=pieces)
+    one = measure(sys.executable, OURS, what="many", of="dcrl", iterations=5, pieces=pieces)
     plain = measure(sys.executable, OURS, what="many", of="arm", iterations=10, pieces=pieces)
-    whole = {n: learner[f"compile_seconds_{n}"] + pieces * learner[f"seconds_{n}"] for n in (1, 8)}
+    over_cores = measure(sys.executable, OURS, what="laid_out", iterations=5, pieces=pieces)
+    whole = {n: one[f"compile_seconds_{n}"] + pieces * one[f"seconds_{n}"] for n in (1, 8)}
     return {
-        "vmap8_over_8runs": learner["seconds_8"] / (8 * learner["seconds_1"]),
+        "vmap8_over_8runs": one["seconds_8"] / (8 * one["seconds_1"]),
+        "sweep8_over_8runs": over_cores["seconds_8"] / (8 * one["seconds_1"]),
         "vmap8_over_8runs_arm": plain["seconds_8"] / (8 * plain["seconds_1"]),
         "vmap8_over_8runs_compiling": whole[8] / (8 * whole[1]),
     }
@@ -263,7 +288,8 @@ if __name__ == "__main__":
         if "of" in arguments:
             arguments["what"], of = "many", arguments.pop("of")
         kinds: dict[str, Callable[..., Any]] = {
-            "insertion": insertion, "arm": arm, "walker": walker, "many": lambda **given: many(of, **given),
+            "insertion": insertion, "arm": arm, "walker": walker, "laid_out": laid_out,
+            "many": lambda **given: many(of, **given),
         }  # fmt: skip
         print(json.dumps(kinds[arguments.pop("what")](**arguments)))
     else:
