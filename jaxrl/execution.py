@@ -212,7 +212,7 @@ class Execution:
         started = time.perf_counter()
         self._choose_size()
         sizing = time.perf_counter() - started
-        outcomes = []
+        outcomes: list[Outcome] = []
         for piece in self._pieces():
             outcome = self._run_piece(piece, report, sizing if not outcomes else 0.0)
             if len(self._pieces()) > 1:  # before the next piece needs the room; checkpoints have it, if there are any

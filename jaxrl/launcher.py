@@ -194,7 +194,7 @@ def plan_pieces(
         owner, dot, _ = name.partition(".")
         if dot and owner != "env" and owner not in algorithms:
             raise ValueError(f"{name} is for {owner}, which is not among the algorithms {', '.join(algorithms)}")
-    found = []
+    found: list[Piece] = []
     for algorithm, env in itertools.product(algorithms, map(full_name, envs)):
         preset = find_preset(algorithm)
         static = {field.name for field in dataclasses.fields(preset.config)}
