@@ -104,12 +104,12 @@ def evosax_strategy(  # noqa: PLR0913 - what a user may want to change
 
 
 def _default_params(es: Any) -> Any:
-    """Numbers where all is traced, too, since some decide on them; traced if a setting such as the sigma is."""
+    """Traced where all is, so that programs of any length compute alike; numbers where an algorithm decides on them."""
     try:
+        return es.default_params
+    except jax.errors.ConcretizationTypeError:
         with jax.ensure_compile_time_eval():
             return es.default_params
-    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
-        return es.default_params
 
 
 def _strategy(es: Any, params: Any, init_params: Any, population: int, several: int) -> Strategy:
