@@ -136,6 +136,7 @@ def pretend(python: str, script: Any, what: str = "", **given: Any) -> dict[str,
         "reconstruction": {"reconstruct_ms": 1.0},
         "insertion": {"seconds": [0.5]},
         "many": {"seconds_1": 1.0, "seconds_8": 6.0, "compile_seconds_1": 1.0, "compile_seconds_8": 1.0},
+        "laid_out": {"seconds_8": 4.0},
         "walker": {"compile_seconds": 1.0, "iteration_seconds": [2.0]},
         "dcrl": {"compile_seconds": 1.0, "iteration_seconds": [2.0], "reason": None},
     }.get(what, {}) | (
