@@ -115,6 +115,8 @@ AREAS: dict[str, tuple[Figure, ...]] = {
         Figure("dcrl_compile_ratio_qdax_mended", "compilation of an iteration of DCRL-MAP-Elites on walker2d_uni", "s",
                "dcrl_compile_seconds_ours", "dcrl_compile_seconds_qdax", "dcrl_compile_ratio_qdax_mended",
                f"{_QDAX}, mended to import", at_most(0.5)),
+        Figure(r"evaluations_per_second_(.+)_(\d+)", "MAP-Elites on {0}, {1} offspring per iteration; episodes of 250 "
+               "steps", "/s", "evaluations_per_second_{0}_{1}"),
         Figure("dcrl_iteration_seconds_ours", "an iteration of DCRL-MAP-Elites on walker2d_uni", "s",
                "dcrl_iteration_seconds_ours", "dcrl_iteration_seconds_qdax", "", f"{_QDAX}, mended to import"),
     ),
@@ -130,8 +132,8 @@ AREAS: dict[str, tuple[Figure, ...]] = {
         alone("reconstruct_ms_4m_100", "4,052,658 parameters rebuilt from the seeds of 100 generations", "ms"),
     ),
     "mean_field": (
-        Figure(r"agent_steps_per_second_(vicsek|kuramoto)_1e6", "1,000,000 agents of {0}, neighbours on a grid; agents "
-               "times steps", "/s", "agent_steps_per_second_{0}_1e6", bound=at_least(2e6, on_gpu=3e9)),
+        Figure(r"agent_steps_per_second_(vicsek|kuramoto)_(1e\d)", "{1} agents of {0}, neighbours on a grid; agents "
+               "times steps", "/s", "agent_steps_per_second_{0}_{1}", bound=at_least(2e6, on_gpu=3e9)),
         Figure(r"peak_mb_(vicsek|kuramoto)_1e6", "1,000,000 agents of {0}; peak memory above what imports take", "MB",
                "peak_mb_{0}_1e6"),
         alone("grid_rms_4096_g256", "error of a grid of 256 x 256 cells against all pairs, 4,096 agents; root mean "

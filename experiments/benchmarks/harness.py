@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+_TURN = "JAXRL_BENCHMARK_TURN"  # the descriptor of a lock that a process shares until it measures
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +40,51 @@ def measure(python: str, script: str | Sequence[str], **arguments: Any) -> dict[
     return json.loads(_run([python, *([script] if isinstance(script, str) else script), json.dumps(arguments)]))
 
 
+def measure_together(works: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> dict[str, dict[str, Any] | None]:
+    """Several of our sides: all compile at once, and then each has the machine for itself, in no order.
+
+    For machines with many cores and one accelerator. What is measured has to call `my_turn` first.
+
+    Args:
+      works: {name: (script, arguments)} as `measure` takes them.
+    Returns:
+      {name: answer}; `None` and a line on stderr where a process failed.
+    """
+    # An accelerator's memory is taken as it is needed: the others need some, too.
+    shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(len(works)) as pool,
+        contextlib.ExitStack() as files,
+    ):
+        turns = {}
+        for name in works:  # all before the first process begins, so that none can have its turn too soon
+            turns[name] = files.enter_context((Path(folder) / "turn").open("w"))
+            fcntl.flock(turns[name], fcntl.LOCK_SH)
+
+        def one(name: str) -> dict[str, Any] | None:
+            script, arguments = works[name]
+            turn = turns[name].fileno()
+            try:
+                command = [sys.executable, *script, json.dumps(dict(arguments))]
+                answer = _run(command, turn, **{**shared, _TURN: str(turn)})
+                print(f"{name}: {answer}", file=sys.stderr, flush=True)
+                return json.loads(answer)
+            except RuntimeError as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                return None
+            finally:
+                turns[name].close()
+
+        return dict(zip(works, pool.map(one, works), strict=True))
+
+
+def my_turn() -> None:
+    """Waits, in a process of `measure_together`, until all others have compiled or are done; else returns at once."""
+    if turn := os.environ.get(_TURN):
+        fcntl.flock(int(turn), fcntl.LOCK_EX)  # the descriptor is inherited, and the lock ends with its last holder
+
+
 def timed(command: Sequence[str], **variables: str) -> float:
     """Seconds that a command takes, under the same conditions but for these environment variables."""
     began = time.perf_counter()
@@ -42,13 +92,16 @@ def timed(command: Sequence[str], **variables: str) -> float:
     return time.perf_counter() - began
 
 
-def _run(command: Sequence[str], **variables: str) -> str:
-    """The last line that a command prints."""
+def _run(command: Sequence[str], *descriptors: int, **variables: str) -> str:
+    """The last line that a command prints, which inherits some file descriptors."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "envs")])
+    here = [str(ROOT), str(ROOT / "envs"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(here)
     environment["JAX_COMPILATION_CACHE_DIR"] = ""  # off: for JAX, and for our command line
     environment |= variables
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, pass_fds=descriptors
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return (done.stdout.strip().splitlines() or [""])[-1]

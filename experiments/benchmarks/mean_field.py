@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.benchmarks.harness import measure, show_and_write
+from experiments.benchmarks.harness import measure, my_turn, show_and_write
 from jaxrl.algorithm import train
 from jaxrl.presets import find_preset
 from jaxrl_envs.mean_field.collective import make_collective
@@ -62,8 +62,8 @@ def _resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MB
 
 
-def speed(task: str, num_agents: int, steps: int) -> dict[str, float]:
-    """Seconds per step, the median, and memory."""
+def speed(task: str, num_agents: int, steps: int, per_call: int = 1) -> dict[str, float]:
+    """Seconds per step, the median over calls of a compiled function that takes `per_call` steps, and memory."""
     model = MODELS[task](hood=Neighbourhood("grid", NUM_CELLS))
     params = model.default_params
 
@@ -73,18 +73,24 @@ def speed(task: str, num_agents: int, steps: int) -> dict[str, float]:
         turn = jnp.arctan2(seen[:, :1], seen[:, 1:]) / numbers.turn_rate
         return model.step(key_move, swarm, turn, numbers)
 
+    def call(key: Any, swarm: Swarm, numbers: Any) -> Any:
+        if per_call == 1:
+            return step(key, swarm, numbers)[:2]
+        return jax.lax.scan(lambda swarm, key: step(key, swarm, numbers)[:2], swarm, jax.random.split(key, per_call))
+
     jax.block_until_ready(jnp.zeros(1))
     before = _resident()
     swarm = jax.jit(model.reset, static_argnums=1)(jax.random.key(0), num_agents, params)
     keys = jax.random.split(jax.random.key(1), steps + 2)
-    compiled = jax.jit(step, donate_argnums=1).lower(keys[0], swarm, params).compile()
+    compiled = jax.jit(call, donate_argnums=1).lower(keys[0], swarm, params).compile()
+    my_turn()
     seconds = []
     for key in keys:
         began = time.perf_counter()
-        swarm, reward, _ = jax.block_until_ready(compiled(key, swarm, params))
-        seconds.append(time.perf_counter() - began)
-    if not np.isfinite(np.asarray(swarm.x)).all() or not np.isfinite(reward):
-        raise RuntimeError(f"{task}: numbers that are not finite after {steps} steps")
+        swarm, rewards = jax.block_until_ready(compiled(key, swarm, params))
+        seconds.append((time.perf_counter() - began) / per_call)
+    if not np.isfinite(np.asarray(swarm.x)).all() or not np.isfinite(rewards).all():
+        raise RuntimeError(f"{task}: numbers that are not finite after {steps} calls")
     return {
         "seconds": float(np.median(seconds[2:])),
         "peak_mb": _resident() - before,

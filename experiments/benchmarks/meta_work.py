@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.harness import my_turn
 from jaxrl import make_env
 from jaxrl.algorithm import Algorithm, init, train
 from jaxrl.presets import PRESETS
@@ -57,14 +58,16 @@ def steps(env: str, presets: dict[str, str], settings: dict[str, Any], num_steps
     for name, preset in presets.items():
         config, made = algorithm(preset, env, settings)
         advance, state, took = compiled(made, num_steps)
-        parts[name] = (advance, jax.block_until_ready(advance(state, jnp.int32(0)))[0])
+        parts[name] = (advance, state)
         answer |= {f"{name}_piece_compile_seconds": took, f"{name}_env_steps_per_meta_step": config.steps_per_update}
-    for piece in range(1, repeats + 1):
+    my_turn()
+    for piece in range(repeats + 1):
         for name, (advance, state) in parts.items():
             began = time.perf_counter()
             state, metrics = jax.block_until_ready(advance(state, jnp.int32(piece * num_steps)))
-            seconds[name].append((time.perf_counter() - began) / num_steps)
-            ended[name].append(float(np.sum(metrics["lifetime/count"])))
+            if piece > 0:
+                seconds[name].append((time.perf_counter() - began) / num_steps)
+                ended[name].append(float(np.sum(metrics["lifetime/count"])))
             parts[name] = (advance, state)
     for name in presets:
         took = statistics.median(seconds[name])
@@ -101,6 +104,7 @@ def evolution(preset: str, env: str, settings: dict[str, Any], num_steps: int, r
     known = {field.name for field in dataclasses.fields(PRESETS[preset].config)}
     config, made = algorithm(preset, env, {name: value for name, value in settings.items() if name in known})
     advance, state, took = compiled(made, num_steps)
+    my_turn()
     seconds = []
     for piece in range(repeats + 1):
         began = time.perf_counter()

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments.benchmarks.harness import measure, peer_python, write
+from experiments.benchmarks.harness import measure, my_turn, peer_python, write
 from experiments.dcg_map_elites import SCALES, settings_of
 from jaxrl import make_env, train
 from jaxrl.algorithm import Algorithm
@@ -193,6 +193,29 @@ def walker(num_steps: int, sizes: dict[str, Any], iterations: int) -> dict[str, 
     return {"compile_seconds": compile_seconds, "iteration_seconds": seconds}
 
 
+def evaluations(env: str, batch: int, iterations: int, episode_steps: int) -> dict[str, Any]:
+    """Policies that MAP-Elites evaluates per second, of `batch` per iteration, variation and insertion included."""
+    preset = find_preset("map_elites")
+    config = dataclasses.replace(preset.config, num_ga=batch, num_initial=batch, episode_steps=episode_steps)
+    made = make_env(env)
+    algorithm = preset.make(made, config, preset.hparams, None)
+    keys = jax.random.split(jax.random.key(0), iterations + 2)
+    began = time.perf_counter()
+    first = jax.jit(algorithm.init).lower(keys[0]).compile()
+    state = jax.eval_shape(algorithm.init, keys[0])
+    lowered = jax.jit(algorithm.step, donate_argnums=1).lower(keys[0], state, jnp.int32(0))
+    step = lowered.compile(compiler_options=step_compile_options(made))
+    compile_seconds = time.perf_counter() - began
+    my_turn()
+    state, seconds = jax.block_until_ready(first(keys[0])), []
+    for i, key in enumerate(keys[1:]):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(step(key, state, jnp.int32(i)))
+        seconds.append(time.perf_counter() - began)
+    rate = batch / statistics.median(seconds[1:])
+    return {"evaluations_per_second": rate, "compile_seconds": compile_seconds}
+
+
 def insertions(config: Config) -> dict[str, Any]:
     """Figures of the insertion."""
     peer, ours, theirs = peer_python("qdax"), list[float](), list[float]()
@@ -289,6 +312,7 @@ if __name__ == "__main__":
             arguments["what"], of = "many", arguments.pop("of")
         kinds: dict[str, Callable[..., Any]] = {
             "insertion": insertion, "arm": arm, "walker": walker, "laid_out": laid_out,
+            "evaluations": evaluations,
             "many": lambda **given: many(of, **given),
         }  # fmt: skip
         print(json.dumps(kinds[arguments.pop("what")](**arguments)))

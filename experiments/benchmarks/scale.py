@@ -1,8 +1,9 @@
 """How a sweep grows, and how long a start takes: `python -m experiments.benchmarks.scale [--quick] [--json PATH]`.
 
 - `per_agent_speedup_1000`: seconds of one PPO agent of 102,400 steps on CartPole-v1, run alone by one command, over
-  those of 1,000 (10 learning rates x 100 seeds) by one command, per agent: process start, compilation, checkpoints,
-  results and figure included. `steady_ratio_1000` is that of environment steps per second, of all agents together.
+  those of 1,000 (10 learning rates x 100 seeds, or as `--agents` says) by one command, per agent: process start,
+  compilation, checkpoints, results and figure included. `steady_ratio_1000` is that of environment steps per second, of
+  all agents together.
 - `help_seconds`: `jaxrl --help`; `import_over_jax_seconds`: `import jaxrl` above `import jax`, each in its own process.
 - `warm_start_seconds`: a short training whose programs an earlier process has compiled; `cold_start_seconds`: that
   earlier one. All else is without a compilation cache.
@@ -41,6 +42,8 @@ class Config:
 
     Attributes:
       quick: a tenth of the agents and of the steps, and fewer repeats.
+      agents: by one command; a multiple of 100.
+      repeats: of the agent alone.
       max_memory: GiB of each device that the thousand agents may use.
       parts: of `PARTS`; a file with some has those figures only.
       seeds: of the comparison with a single file.
@@ -48,6 +51,8 @@ class Config:
     """
 
     quick: bool = False
+    agents: int = 1000
+    repeats: int = 3
     max_memory: float = 2.0
     parts: tuple[str, ...] = PARTS
     seeds: tuple[int, ...] = tuple(STEPS)
@@ -56,13 +61,15 @@ class Config:
 
 def many(config: Config) -> dict[str, float]:
     """A thousand agents beside one."""
-    seeds, steps = (10, 10_240) if config.quick else (100, 102_400)
+    seeds, steps = config.agents // len(RATES), 102_400
+    if config.quick:
+        seeds, steps = seeds // 10, steps // 10
     commands = {
         "one": ["train", "ppo", "CartPole-v1", "--seeds", "1"],
         "all": ["sweep", "ppo", "CartPole-v1", "--grid", f"learning_rate={','.join(map(str, RATES))}", "--seeds",
                 str(seeds), "--max-memory", str(config.max_memory)],
     }  # fmt: skip
-    repeats = {"one": 1 if config.quick else 3, "all": 1}
+    repeats = {"one": 1 if config.quick else config.repeats, "all": 1}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     speed: dict[str, list[float]] = {name: [] for name in commands}
     for name, command in commands.items():
@@ -151,6 +158,8 @@ def main(config: Config) -> dict[str, float]:
     """Prints the flat figures, and writes and returns them."""
     if unknown := sorted({*map(str, config.seeds), *config.parts} - {*map(str, STEPS), *PARTS}):
         sys.exit(f"parts: {', '.join(PARTS)}; seeds: {', '.join(map(str, STEPS))}; got {', '.join(unknown)}")
+    if config.agents % (10 * len(RATES)):
+        sys.exit(f"agents: a multiple of {10 * len(RATES)}; got {config.agents}")
     measured = {"starts": starts, "many": many, "single_file": beside_single_file}
     figures: dict[str, float] = {}
     for part in config.parts:
