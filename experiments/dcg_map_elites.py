@@ -94,9 +94,23 @@ class Config(meta_training.Config):
 
     Attributes:
       tasks: those of the scale that are run; none is all.
+      algorithms: of `LABELS`; fewer are compared with each other only.
+      evaluations: episodes of each run; by default the scale's, and checkpoints as far apart as there.
+      again: episodes in which each individual is evaluated again, by default the scale's; 0 leaves that out.
     """
 
     tasks: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = tuple(LABELS)
+    evaluations: int | None = None
+    again: int | None = None
+
+    def of(self, scale: Scale) -> Scale:
+        """The scale with what was asked for in its place."""
+        evaluations = self.evaluations or scale.evaluations
+        again = scale.again if self.again is None else self.again
+        chunks = max(2, round(scale.chunks * evaluations / scale.evaluations))
+        return dataclasses.replace(scale, evaluations=evaluations, again=again, chunks=chunks)
+
     out: Path = Path("experiments/results/dcg_map_elites")
 
 
@@ -192,6 +206,8 @@ def main(config: Config) -> dict[str, np.ndarray]:
     unknown = sorted(set(config.tasks) - set(tasks))
     if unknown:
         raise ValueError(f"tasks = {unknown}: scale {config.scale} has {', '.join(tasks)}")
+    if unknown := sorted(set(config.algorithms) - set(LABELS)):
+        raise ValueError(f"algorithms = {unknown}: expected {', '.join(LABELS)}")
 
     def work() -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
@@ -203,18 +219,20 @@ def main(config: Config) -> dict[str, np.ndarray]:
 
 
 def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
-    """All four algorithms on one task."""
+    """All algorithms on one task."""
     short, seeds = env.split("/")[-1], config.seeds or scale.seeds
+    scale = config.of(scale)
     curves: dict[str, dict[str, np.ndarray]] = {}
     rows: dict[str, Any] = {}
     archives: dict[str, Archive] = {}
-    for preset, label in LABELS.items():
+    labels = {preset: LABELS[preset] for preset in config.algorithms}
+    for preset, label in labels.items():
         run = trained(preset, asked(preset, env, scale), seeds, config.runs / "qd" / config.scale / short / preset)
         metrics = {name: run.results.metric(f"archive/{name}")[0] for name in JUDGED}
         own, _ = settings_of(preset, env, scale)
         at = own.num_initial + own.num_evaluations * np.arange(1, own.num_updates + 1)
         curves[preset] = {"evaluations": at, **metrics}
-        expected = again(run, preset, env, scale)
+        expected = again(run, preset, env, scale) if scale.again else {}
         last = {name: values[:, -1] for name, values in metrics.items()}
         rows[preset] = {
             "evaluations": int(at[-1]),
@@ -227,7 +245,7 @@ def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
         archives[label] = run.state(seed=run.plan.seeds[middle]).archive
         print(f"{short:12} {label:8} " + ", ".join(f"{n} {rows[preset][n]['mean']:.4g} "
               f"{rows[preset][n]['interval_95']}" for n in JUDGED), flush=True)  # fmt: skip
-    tests = {name: compared({p: curves[p][name][:, -1] for p in LABELS}) for name in ("coverage", "qd_score")}
+    tests = {name: compared({p: curves[p][name][:, -1] for p in labels}) for name in ("coverage", "qd_score")}
     about = {"scale": config.scale, "env": env, "intervals": "95 %, bootstrap of the mean over seeds"}
     result = {**about, "algorithms": rows, "mann_whitney": tests, "gate": gate(rows), **provenance()}
     stem = config.out / f"{config.scale}_{short}"
@@ -242,7 +260,9 @@ def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
 
 
 def gate(rows: dict[str, Any]) -> dict[str, bool]:
-    """Is DCRL-ME above PGA-ME above ME, with intervals that do not meet?"""
+    """Is DCRL-ME above PGA-ME above ME, with intervals that do not meet? Nothing if one is missing."""
+    if not {"dcrl_map_elites", "pga_map_elites", "map_elites"} <= set(rows):
+        return {}
     order = [rows[name] for name in ("dcrl_map_elites", "pga_map_elites", "map_elites")]
     return {
         name: all(a[name]["interval_95"][0] > b[name]["interval_95"][1] for a, b in zip(order, order[1:], strict=False))

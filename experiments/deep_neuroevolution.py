@@ -19,6 +19,8 @@ interrupted experiment keeps what it has. No published figure is claimed.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from experiments.deep_neuroevolution_figures import draw_all_fitness, draw_retur
 from experiments.meta_training import in_pieces, trained
 from jaxrl.files import read_json, write_json, write_npz
 from jaxrl.fitness_plots import fitness_bands, has_fitness
-from jaxrl.plan import family
+from jaxrl.plan import family, without_physics
 from jaxrl.presets import find_preset
 from jaxrl.provenance import provenance
 from jaxrl.reporting import bootstrap
@@ -79,9 +81,8 @@ class Task:
         preset = find_preset(self.methods[method])
         own = self.own.get("GA" if method == "random search" else method, {})
         shared = self.shared if method in self.generations else {}
-        settings = {
-            **preset.overrides.get(family(self.env), {}), **preset.overrides.get(self.env, {}), **shared, **own,
-        }  # fmt: skip
+        suited = (preset.overrides.get(name, {}) for name in (family(self.env), without_physics(self.env)))
+        settings = functools.reduce(operator.or_, (*suited, shared, own))
         if method == "random search":
             settings["num_parents"] = 0
         length = self.budget
@@ -161,6 +162,7 @@ _GAME = {"num_steps": 32, "learning_rate": 1e-3}
 _PAPER = {"ES": 1_000, "GA": 1_000, "random search": 1_000}
 GAMES = ("Breakout-MinAtar", "Asterix-MinAtar", "SpaceInvaders-MinAtar")
 WALKERS = ("brax/ant", "brax/humanoid", "brax/halfcheetah")
+SPRINGS = tuple(f"brax/spring/{env.removeprefix('brax/')}" for env in WALKERS)  # the physics of evosax's notebooks
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
         (
@@ -186,7 +188,7 @@ SCALES: dict[str, Scale] = {
         "cpu",
     ),
     # Populations that an accelerator plays at once, on bodies that walk and on games.
-    "gpu": Scale((*(_walker(env) for env in WALKERS), *(_large_game(env) for env in GAMES)), "gpu", 5, 200, 40),
+    "gpu": Scale((*(_walker(env) for env in SPRINGS), *(_large_game(env) for env in GAMES)), "gpu", 5, 200, 40),
     # The presets' own settings, which are the papers': the GA's billion frames are 250 M steps.
     "paper": Scale(
         tuple(Task(env, 250_000_000, _PAPER, {}, {"PPO": {}}) for env in (*GAMES, *WALKERS)), "paper", 5, 500, 50
@@ -199,11 +201,12 @@ class Config(meta_training.Config):
     """What is run.
 
     Attributes:
-      methods: trained now, all if empty; of the others those are shown whose runs are there.
+      methods, tasks: trained now, all if empty; of the others those are shown whose runs are there.
       maze: results of `experiments.novelty_search`, without suffix, which are used if they are of the scale's.
     """
 
     methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     out: Path = Path("experiments/results/deep_neuroevolution")
     maze: Path = Path("experiments/results/novelty_search")
 
@@ -224,7 +227,8 @@ def _main(config: Config) -> dict[str, np.ndarray]:
         for method, preset in task.methods.items():
             part = task.part(method, scale.chunks)
             folder = config.runs / "deep_neuroevolution" / config.scale / _file(f"{task.env} {method}")
-            if config.methods and method not in config.methods and not (folder / "summary.json").exists():
+            chosen = method in (config.methods or task.methods) and task.env in (config.tasks or [task.env])
+            if not chosen and not (folder / "summary.json").exists():
                 continue
             run = trained(preset, part, seeds, folder, scale.evaluations)
             steps, returns = scores(run.results)
@@ -238,7 +242,7 @@ def _main(config: Config) -> dict[str, np.ndarray]:
             rows[task.env] = {"budget": task.budget, "methods": table}
             _write(config, rows, arrays, bands, None)
     if rows:
-        _write(config, rows, arrays, bands, _maze(config, scale.maze))
+        _write(config, rows, arrays, bands, _maze(config, scale.maze, search=not config.tasks))
     return arrays
 
 
@@ -283,13 +287,15 @@ def _row(run: jaxrl.Run, part: Part, steps: np.ndarray, returns: np.ndarray, bud
     }
 
 
-def _maze(config: Config, scale: str) -> dict[str, Any]:
-    """The selections of `experiments.novelty_search` at a scale: those that are there, or new ones."""
+def _maze(config: Config, scale: str, search: bool) -> dict[str, Any] | None:
+    """The selections of `experiments.novelty_search` at a scale: those that are there, or (with `search`) new ones."""
     table = config.maze.with_suffix(".json")
     if not table.exists() or read_json(table)["scale"] != scale:
         base = config.out / f"{config.scale}_maze"
         table = base.with_suffix(".json")
         if not table.exists():
+            if not search:
+                return None
             novelty_search.main(novelty_search.Config(scale, base))
     return read_json(table)["selections"]
 

@@ -59,7 +59,7 @@ def draw_archives(archives: dict[str, Archive], low: Any, high: Any, path: str |
     values = np.concatenate([shown[np.isfinite(shown)] for shown in maps.values()])
     figure, axes = plt.subplots(1, len(maps), figsize=(3.3 * len(maps) + 1, 3.8), layout="constrained")
     extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
-    for axis, (name, shown) in zip(axes, maps.items(), strict=True):
+    for axis, (name, shown) in zip(np.atleast_1d(axes), maps.items(), strict=True):
         image = axis.imshow(np.ma.masked_invalid(shown), origin="lower", extent=extent, aspect="auto", cmap="viridis")
         image.set_clim(values.min(), values.max())
         axis.set_facecolor("#E8E8E8")

@@ -29,6 +29,7 @@ from jaxrl.runtime import (
     over_runs,
     padded,
     place,
+    place_empty,
     quick_compile_options,
     run_sharding,
     step_compile_options,
@@ -317,7 +318,7 @@ class Execution:
         for start in range(done, self.num_updates, self.chunk):
             assert self._step is not None
             began = time.perf_counter()
-            state, metrics = self._step(state, fixed, self._bounds(start))
+            state, metrics = self._step(place_empty(state, self.layout), fixed, self._bounds(start))
             count = min(self.chunk, self.num_updates - start)
             rows = {name: np.asarray(value)[: piece.num, :count] for name, value in hosts.fetch(metrics).items()}
             seconds = time.perf_counter() - began

@@ -97,7 +97,7 @@ def make_plan(
       ValueError: with what was expected, what came, and the fix.
     """
     preset = find_preset(algorithm)
-    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(env, {}), **settings}
+    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(without_physics(env), {}), **settings}
     fields = setting_kinds(preset, env_params)
     chosen = {name: _checked(fields, name, value) for name, value in chosen.items()}
     axes = {name: _axis(fields, name, values) for name, values in grid.items()}
@@ -153,6 +153,11 @@ def env_numbers(env_params: Any) -> dict[str, Any]:
 def family(env: str) -> str:
     """Which of a preset's `overrides` suits an environment: "minatar", "brax", or "" for none."""
     return "minatar" if env.endswith("-MinAtar") else env.split("/")[0] if "/" in env else ""
+
+
+def without_physics(env: str) -> str:
+    """The name by which presets know an environment: "brax/ant" of "brax/spring/ant"."""
+    return "/".join(env.split("/")[::2]) if env.count("/") == 2 else env
 
 
 def setting_kinds(preset: Preset, env_params: Any) -> dict[str, Any]:

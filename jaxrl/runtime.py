@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrl.evo.evolve import Individual, Spread, in_chunks
@@ -182,6 +183,19 @@ def run_mesh(layout: Layout) -> jax.sharding.Mesh:
 def place(runs: Any, layout: Layout) -> Any:
     """Puts leaves [R, …] where `over_runs` wants them."""
     return jax.device_put(runs, run_sharding(layout))
+
+
+def place_empty(runs: Any, layout: Layout) -> Any:
+    """Puts leaves without elements [R, …, 0, …] where `over_runs` wants them: a program gives them back elsewhere."""
+
+    def where_it_belongs(leaf: jax.Array) -> jax.Array:
+        if leaf.size:
+            return leaf
+        return jax.make_array_from_callback(
+            leaf.shape, run_sharding(layout), lambda index: np.zeros(leaf.shape, leaf.dtype)[index]
+        )
+
+    return jax.tree.map(where_it_belongs, runs)
 
 
 def run_sharding(layout: Layout) -> jax.sharding.Sharding:

@@ -18,6 +18,7 @@ from jaxrl.adapters import GYMNAX_ENVS, full_name, list_envs, make_env, to_gymna
 from jaxrl.adapters.gymnax import GymnaxEnvironment, _import_without_plotting
 from jaxrl.env import Environment, autoreset, time_limit, vectorize
 from jaxrl.env_checks import check_environment
+from jaxrl.plan import without_physics
 from jaxrl.spaces import Box, Discrete, Indexed, MultiDiscrete
 
 OFFLINE = [name for name in GYMNAX_ENVS if name != "MNISTBandit-bsuite"]
@@ -46,6 +47,19 @@ def test_a_family_may_be_left_out():
     assert full_name("CartPole-v1") == "CartPole-v1"
     assert full_name("nowhere") == "nowhere"
     assert make_env("probe_memory") is make_env("jaxrl/probe_memory")
+
+
+def test_a_name_may_say_by_which_physics() -> None:
+    assert make_env("brax/spring/inverted_pendulum") is make_env("brax/inverted_pendulum", backend="spring")
+    assert make_env("brax/spring/inverted_pendulum") is not make_env("brax/inverted_pendulum")
+    assert without_physics("brax/spring/ant") == "brax/ant"
+    assert [without_physics(name) for name in ("brax/ant", "CartPole-v1")] == ["brax/ant", "CartPole-v1"]
+    with pytest.raises(ValueError, match="positional"):
+        make_env("brax/spring/inverted_pendulum", backend="positional")
+    with pytest.raises(ValueError, match="expected backend to be one of .*, got 'sprung'"):
+        make_env("brax/sprung/inverted_pendulum")
+    with pytest.raises(ValueError, match="unknown environment 'brax/pendulam'"):
+        make_env("brax/spring/pendulam")
 
 
 def test_list_envs_covers_all_families():

@@ -97,7 +97,7 @@ def make_env(name: str, **constructor_kwargs: Any) -> Environment:
 
     Args:
       name: one of `list_envs()`, e.g. "CartPole-v1", "Breakout-MinAtar", "brax/ant" or "jaxrl/probe_memory"; or its
-        last part, if no other name has it.
+        last part, if no other name has it. "brax/spring/ant" is "brax/ant" with `backend="spring"`.
       **constructor_kwargs: static arguments of that environment, e.g. `size=16` for "DeepSea-bsuite", `backend` and
         `episode_length` for Brax. Numbers that may vary within a program are fields of `env.default_params` instead.
     Returns:
@@ -108,6 +108,13 @@ def make_env(name: str, **constructor_kwargs: Any) -> Environment:
     if not isinstance(name, str):
         raise ValueError(f"make_env: expected the name of an environment, got {name!r}; an environment needs no making")
     name = full_name(name)
+    if name.startswith("brax/") and name.count("/") == 2:
+        family, backend, short = name.split("/")
+        if constructor_kwargs.get("backend", backend) != backend:
+            raise ValueError(
+                f"{name}: the name says backend = {backend!r}, got backend = {constructor_kwargs['backend']!r}"
+            )
+        return make_env(f"{family}/{short}", **{**constructor_kwargs, "backend": backend})
     if name not in list_envs():
         raise ValueError(suggest("environment", name, list_envs(), "(all: jaxrl.list_envs(), or `jaxrl list envs`)"))
     arguments = tuple(sorted(constructor_kwargs.items()))

@@ -5,6 +5,8 @@ A pair of an agent with itself counts, as in the integral over mu x mu of the em
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,15 +100,29 @@ def _geodesic_sorted(theta: jax.Array) -> jax.Array:
     return 2 * jnp.mean(near + far)
 
 
+def _histogram(num_bins: int, copies: int, index: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How many there are in each bin, and the sum of their values; both [num_bins] of the values' type.
+
+    Neighbours in the arrays go to different `copies`: where agents agree, on a GPU they would wait for each other. Up
+    to 2^24 in one bin of one copy are counted exactly.
+    """
+    rows = jnp.stack([jnp.ones_like(value), value], axis=1)
+    place = index + num_bins * (jnp.arange(index.shape[0], dtype=index.dtype) % copies) if copies > 1 else index
+    found = jnp.zeros((copies * num_bins, 2), value.dtype).at[place].add(rows).reshape(copies, num_bins, 2).sum(0)
+    return found[:, 0], found[:, 1]
+
+
 def _geodesic_binned(theta: jax.Array, num_bins: int = 2**16) -> jax.Array:
     """Angles between the middles of bins, and to first order where in its bin each heading lies."""
     width = _FULL_TURN / num_bins
     turn = jnp.mod(theta, _FULL_TURN) / width
     index = jax.lax.stop_gradient(jnp.minimum(turn.astype(jnp.int32), num_bins - 1))
     offset = (turn - index - 0.5) * width
-    count = jnp.zeros(num_bins, jnp.int32).at[index].add(1)
-    share = count.astype(theta.dtype) / theta.shape[0]
-    moment = jnp.zeros(num_bins, theta.dtype).at[index].add(offset / theta.shape[0])
+    count, moment = jax.lax.platform_dependent(
+        index, offset / theta.shape[0],
+        cpu=functools.partial(_histogram, num_bins, 1), default=functools.partial(_histogram, num_bins, 8),
+    )  # fmt: skip
+    share = count / theta.shape[0]
     step = np.arange(num_bins)
     angle = width * np.minimum(step, num_bins - step)
     sign = np.where(step % (num_bins // 2) == 0, 0.0, np.where(step < num_bins // 2, 1.0, -1.0))
