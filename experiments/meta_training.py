@@ -157,7 +157,8 @@ def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path, evaluat
         asked = jaxrl.load_run(folder).plan
         if (asked.env, asked.settings, len(asked.seeds)) != (scale.env, scale.all_settings, seeds):
             raise ValueError(f"{folder} holds a run of other settings or seeds; move it away, or choose another --runs")
-        jaxrl.resume(folder)
+        if not (folder / "results.npz").exists():  # the last file that a run writes
+            jaxrl.resume(folder)
     else:
         options = jaxrl.Options(num_chunks=scale.chunks, evaluations=evaluations)
         jaxrl.run(preset, scale.env, seeds=seeds, settings=scale.all_settings, out=folder, options=options)

@@ -65,7 +65,7 @@ def draw_archives(archives: dict[str, Archive], low: Any, high: Any, path: str |
         axis.set_facecolor("#E8E8E8")
         kept = np.isfinite(np.asarray(archives[name].fitness))
         axis.set_title(f"{name}: {kept.sum()} of {len(kept)} cells", fontsize=10)
-    figure.colorbar(image, ax=list(axes), label="fitness")
+    figure.colorbar(image, ax=list(np.atleast_1d(axes)), label="fitness")
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=90)
     plt.close(figure)

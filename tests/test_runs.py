@@ -28,7 +28,17 @@ from jaxrl.progress import Progress
 from jaxrl.results import Results
 from jaxrl.run_files import refuse_other_run
 from jaxrl.runner import executions, merge, missing
-from jaxrl.runtime import Layout, choose_layout, padded, use_all_cores, use_compilation_cache
+from jaxrl.runtime import (
+    Layout,
+    choose_layout,
+    over_runs,
+    padded,
+    place,
+    place_empty,
+    run_sharding,
+    use_all_cores,
+    use_compilation_cache,
+)
 
 ENV = "jaxrl/probe_termination"
 SEEDS = [3, 5]
@@ -513,6 +523,25 @@ def test_layouts_are_chosen_for_the_hardware() -> None:
     assert Options(num_devices=1).layout(1, splits=True) == Layout(1, 1, 1)
     assert Options(num_devices=1, batch=0).layout(8) == Layout(1, 0)
     assert [padded(n, Layout(2, 1)) for n in (1, 2, 5)] == [2, 2, 6]
+
+
+def test_empty_leaves_stay_with_their_runs() -> None:
+    """XLA gives them back wherever it likes, and a program that was compiled for two devices refuses them there."""
+    layout = Layout(2, 1)
+
+    def step(state: Any) -> Any:
+        return over_runs(lambda state, _: jax.tree.map(lambda leaf: leaf + 1, state), layout)(state, None)
+
+    shapes = {"nothing": (2, 3, 0), "something": (2, 3)}
+    where = run_sharding(layout)
+    asked = {name: jax.ShapeDtypeStruct(shape, np.float32, sharding=where) for name, shape in shapes.items()}
+    compiled = jax.jit(step).lower(asked).compile()
+    state = place({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, layout)
+    for _ in range(3):
+        state = compiled(place_empty(state, layout))
+    np.testing.assert_array_equal(state["something"], np.full((2, 3), 3.0))
+    assert state["nothing"].shape == (2, 3, 0)
+    assert place_empty(state, layout)["nothing"].sharding == where
 
 
 EVOLVING: dict[str, Any] = {
