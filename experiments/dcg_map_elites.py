@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 from experiments import meta_training, qd_figures
-from experiments.meta_training import in_pieces, trained
+from experiments.meta_training import in_pieces, origin_of, trained
 from jaxrl import Run, make_env
 from jaxrl.checkpoint import CheckpointError
 from jaxrl.evo.evolve import in_chunks
@@ -222,7 +222,7 @@ def main(config: Config) -> dict[str, np.ndarray]:
 def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
     """All algorithms on one task."""
     short, seeds = env.split("/")[-1], config.seeds or scale.seeds
-    scale = config.of(scale)
+    whole, scale = scale, config.of(scale)
     curves: dict[str, dict[str, np.ndarray]] = {}
     rows: dict[str, Any] = {}
     archives: dict[str, Archive] = {}
@@ -239,7 +239,8 @@ def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
             "evaluations": int(at[-1]),
             "seeds": list(run.plan.seeds),
             **{name: _row(values) for name, values in {**last, **expected}.items()},
-            **{name: run.results.info[name] for name in ("compile_seconds", "train_seconds", "device")},
+            **{name: run.results.info[name] for name in ("compile_seconds", "train_seconds")},
+            "provenance": origin_of(run),
             "settings": asked(preset, env, scale).all_settings,
         }
         middle = int(np.argsort(last["qd_score"])[len(last["qd_score"]) // 2])
@@ -250,9 +251,13 @@ def task(config: Config, env: str, scale: Scale) -> dict[str, np.ndarray]:
         print(f"{short:12} {label:8} " + ", ".join(f"{n} {rows[preset][n]['mean']:.4g} "
               f"{rows[preset][n]['interval_95']}" for n in JUDGED), flush=True)  # fmt: skip
     tests = {name: compared({p: curves[p][name][:, -1] for p in labels}) for name in ("coverage", "qd_score")}
-    about = {"scale": config.scale, "env": env, "intervals": "95 %, bootstrap of the mean over seeds"}
+    about = {
+        "scale": config.scale, "env": env, "episodes": scale.evaluations, "episodes_of_the_scale": whole.evaluations,
+        "episodes_again": scale.again, "intervals": "95 %, bootstrap of the mean over seeds",
+    }  # fmt: skip
     result = {**about, "algorithms": rows, "mann_whitney": tests, "gate": gate(rows), **provenance()}
-    stem = config.out / f"{config.scale}_{short}"
+    fewer = "" if scale.evaluations == whole.evaluations else f"_{scale.evaluations}"
+    stem = config.out / f"{config.scale}_{short}{fewer}"
     arrays = {f"{short}/{p}/{n}": np.asarray(v, np.float32) for p, c in curves.items() for n, v in c.items()}
     write_json(stem.with_suffix(".json"), result)
     write_npz(stem.with_suffix(".npz"), arrays)

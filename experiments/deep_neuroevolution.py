@@ -19,8 +19,6 @@ interrupted experiment keeps what it has. No published figure is claimed.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,10 @@ import tyro
 import jaxrl
 from experiments import meta_training, novelty_search
 from experiments.deep_neuroevolution_figures import draw_all_fitness, draw_returns
-from experiments.meta_training import in_pieces, trained
+from experiments.meta_training import in_pieces, origin_of, trained
 from jaxrl.files import read_json, write_json, write_npz
 from jaxrl.fitness_plots import fitness_bands, has_fitness
-from jaxrl.plan import family, without_physics
+from jaxrl.plan import suited
 from jaxrl.presets import find_preset
 from jaxrl.provenance import provenance
 from jaxrl.reporting import bootstrap
@@ -81,8 +79,7 @@ class Task:
         preset = find_preset(self.methods[method])
         own = self.own.get("GA" if method == "random search" else method, {})
         shared = self.shared if method in self.generations else {}
-        suited = (preset.overrides.get(name, {}) for name in (family(self.env), without_physics(self.env)))
-        settings = functools.reduce(operator.or_, (*suited, shared, own))
+        settings = {name: value for name, (value, _) in suited(preset, self.env).items()} | shared | own
         if method == "random search":
             settings["num_parents"] = 0
         length = self.budget
@@ -218,6 +215,10 @@ def main(config: Config) -> dict[str, np.ndarray]:
 
 def _main(config: Config) -> dict[str, np.ndarray]:
     scale = SCALES[config.scale]
+    known = {"methods": {m for task in scale.tasks for m in task.methods}, "tasks": {task.env for task in scale.tasks}}
+    for name, names in known.items():
+        if unknown := sorted(set(getattr(config, name)) - names):
+            raise ValueError(f"{name} = {unknown}: scale {config.scale} has {', '.join(sorted(names))}")
     seeds = scale.seeds if config.seeds is None else config.seeds
     rows: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -282,8 +283,10 @@ def _row(run: jaxrl.Run, part: Part, steps: np.ndarray, returns: np.ndarray, bud
         "scores": found.tolist(),
         "steps_played": steps[:, -1].tolist(),
         "last_scores": returns[:, -1].tolist(),
+        "budget_reached": bool((steps[:, -1] >= budget).all()),
         "settings": part.all_settings,
         **{name: info[name] for name in ("compile_seconds", "train_seconds")},
+        "provenance": origin_of(run),
     }
 
 
@@ -303,7 +306,8 @@ def _maze(config: Config, scale: str, search: bool) -> dict[str, Any] | None:
 def _write(config: Config, rows: dict[str, Any], arrays: dict[str, np.ndarray], bands: Any, maze: Any) -> None:
     base = config.out / config.scale
     statistic = (
-        "IQM over seeds of greedy returns (16 episodes) at the budget of played steps, 95 % bootstrap over seeds"
+        "IQM over seeds of greedy returns (16 episodes) at the budget of played steps, or at the end where it was not "
+        "reached; 95 % bootstrap over seeds"
     )
     about = {"scale": config.scale, "statistic": statistic, "tasks": rows, "hard_maze": maze}
     write_json(base.with_suffix(".json"), about | provenance())

@@ -24,6 +24,7 @@ from jaxrl.reporting import Estimate, bootstrap
 from jaxrl.results import Results
 
 ScaleName = Literal["smoke", "cpu", "gpu", "paper"]
+ORIGIN = ("versions", "device", "command", "date", "commit")
 THRESHOLDS = np.linspace(-0.5, 2.0, 101)
 
 
@@ -163,6 +164,11 @@ def trained(preset: str, scale: TrainingScale, seeds: int, folder: Path, evaluat
         options = jaxrl.Options(num_chunks=scale.chunks, evaluations=evaluations)
         jaxrl.run(preset, scale.env, seeds=seeds, settings=scale.all_settings, out=folder, options=options)
     return jaxrl.load_run(folder)
+
+
+def origin_of(run: jaxrl.Run) -> dict[str, Any]:
+    """Where and when a run was made, which may be another machine than the one that writes of it."""
+    return {name: run.results.info[name] for name in ORIGIN if name in run.results.info}
 
 
 def saved_rules(run: jaxrl.Run) -> list[Path]:

@@ -18,11 +18,10 @@ Evolution may lose its way: where a rule's targets are so large that every polic
 So each seed evolves `--restarts` rules of either kind, and its rule is the one with the highest mean fitness over the
 last twentieth of the generations, which is all that meta-training knows.
 
-What came of it with 5 seeds (0.6 is the best return): time-aware rules return 0.54 to 0.58 and 0.53 to 0.60 on the two
-horizons, plain ones 0.13 to 0.36 and 0.15 to 0.47; the paired gains are 0.28 [0.14, 0.42] and 0.18 [0.00, 0.37]. With
-one evolution per seed two of the five time-aware rules had lost their way. The derivative with respect to n/N is not
-zero; nor is that of random rules, so by itself it is no evidence that time is used. It takes 85 s on an H200, and some
-hours on two cores.
+What came of it with these numbers (0.6 is the best return): time-aware rules return 0.54 to 0.58 and 0.53 to 0.60 on
+the two horizons, plain ones 0.13 to 0.36 and 0.15 to 0.47; the paired gains are 0.28 [0.14, 0.42] and 0.19 [0.00,
+0.37]. The derivative with respect to n/N is not zero; nor is that of random rules, so by itself it is no evidence that
+time is used. It takes 85 s on an H200; on two cores, hours.
 
 Writes `<out>.json`: expected returns per horizon with intervals over seeds, the derivative of the time-aware rule with
 respect to n/N, the rules by hand, settings, versions, seconds. No published figure is claimed.

@@ -323,17 +323,16 @@ def config(algorithm: Algorithm, env: Env) -> None:
     from rich.table import Table
 
     from jaxrl.adapters import full_name, make_env
-    from jaxrl.plan import ENV_PREFIX, env_numbers, family
+    from jaxrl.plan import ENV_PREFIX, env_numbers, suited
     from jaxrl.presets import find_preset
 
     preset, env = find_preset(algorithm), full_name(env)
-    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(env, {})}
-    suited = env if env in preset.overrides else family(env)
+    chosen = suited(preset, env)
     table = Table("setting", "value", "kind", "meaning", "source", box=rich.box.SIMPLE_HEAD)
     for kind, defaults in (("number, swept in one program", preset.hparams), ("fixes the program", preset.config)):
         for field in dataclasses.fields(defaults):
-            value = chosen.get(field.name, getattr(defaults, field.name))
-            source = f"for {suited}" if field.name in chosen else field.metadata["source"]
+            value, suits = chosen.get(field.name, (getattr(defaults, field.name), ""))
+            source = f"for {suits}" if suits else field.metadata["source"]
             table.add_row(field.name, _shown(value), kind, field.metadata["help"], source)
     for name, value in env_numbers(make_env(env).default_params).items():
         table.add_row(ENV_PREFIX + name, f"{value:g}", "number, swept in one program", f"parameter of {env}", env)

@@ -97,7 +97,7 @@ def make_plan(
       ValueError: with what was expected, what came, and the fix.
     """
     preset = find_preset(algorithm)
-    chosen = {**preset.overrides.get(family(env), {}), **preset.overrides.get(without_physics(env), {}), **settings}
+    chosen = {name: value for name, (value, _) in suited(preset, env).items()} | dict(settings)
     fields = setting_kinds(preset, env_params)
     chosen = {name: _checked(fields, name, value) for name, value in chosen.items()}
     axes = {name: _axis(fields, name, values) for name, values in grid.items()}
@@ -158,6 +158,12 @@ def family(env: str) -> str:
 def without_physics(env: str) -> str:
     """The name by which presets know an environment: "brax/ant" of "brax/spring/ant"."""
     return "/".join(env.split("/")[::2]) if env.count("/") == 2 else env
+
+
+def suited(preset: Preset, env: str) -> dict[str, tuple[Any, str]]:
+    """{setting: (value, the environment or family that it suits)} of a preset's `overrides`, the family's first."""
+    names = (family(env), without_physics(env))
+    return {setting: (value, name) for name in names for setting, value in preset.overrides.get(name, {}).items()}
 
 
 def setting_kinds(preset: Preset, env_params: Any) -> dict[str, Any]:

@@ -191,6 +191,8 @@ def place_empty(runs: Any, layout: Layout) -> Any:
     def where_it_belongs(leaf: jax.Array) -> jax.Array:
         if leaf.size:
             return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return place(leaf, layout)
         return jax.make_array_from_callback(
             leaf.shape, run_sharding(layout), lambda index: np.zeros(leaf.shape, leaf.dtype)[index]
         )

@@ -352,3 +352,11 @@ def test_config_shows_what_suits_the_family(capsys: pytest.CaptureFixture[str]) 
     assert "for minatar" in shown["num_envs"]
     assert shown["num_steps"].split()[1] == "128"
     assert "for minatar" not in shown["num_steps"]
+
+
+@pytest.mark.parametrize("env", ["brax/walker2d_uni", "brax/spring/walker2d_uni"])
+def test_config_shows_what_suits_the_environment(env: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["config", "map_elites", env])
+    shown = rows(capsys.readouterr().out)
+    assert shown["episode_steps"].split()[1] == "1000"
+    assert "for brax/walker2d_uni" in shown["episode_steps"]

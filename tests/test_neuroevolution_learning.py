@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,6 +40,18 @@ def test_scores_at_the_budget() -> None:
     steps = np.array([[10.0, 20.0, 30.0], [10.0, 25.0, 40.0], [31.0, 60.0, 90.0], [1.0, 2.0, 3.0]])
     returns = np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(deep_neuroevolution.at_budget(steps, returns, 30), [2.0, 4.0, 6.0, 11.0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"tasks": ("CartPole-v2",)}, r"tasks = \['CartPole-v2'\]: scale smoke has CartPole-v1"),
+        ({"methods": ("EZ",)}, r"methods = \['EZ'\]: scale smoke has ES, GA, PPO, random search"),
+    ],
+)
+def test_what_the_scale_has_not_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        deep_neuroevolution.main(deep_neuroevolution.Config(**asked))
 
 
 @pytest.mark.thorough

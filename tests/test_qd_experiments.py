@@ -13,6 +13,7 @@ import pytest
 from experiments import qd_figures
 from experiments.benchmarks import qd
 from experiments.dcg_map_elites import LABELS, SCALES, Config, asked, compared, gate, main, operators
+from jaxrl.files import read_json
 from jaxrl.presets import find_preset
 from jaxrl.qd.archive import elites
 from jaxrl.qd.tessellation import grid
@@ -93,6 +94,38 @@ def test_the_gate_asks_for_intervals_that_do_not_meet() -> None:
 def test_unknown_tasks_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tasks = \['moon'\]: scale smoke has jaxrl/point_mass"):
         main(Config(scale="smoke", tasks=("moon",), out=tmp_path, runs=tmp_path))
+
+
+def test_unknown_algorithms_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"algorithms = \['cma'\]: expected map_elites, pga_map_elites, dcg"):
+        main(Config(scale="smoke", algorithms=("cma",), out=tmp_path, runs=tmp_path))
+
+
+def test_a_tenth_of_a_scale_keeps_its_checkpoints_as_far_apart() -> None:
+    whole = SCALES["gpu"]["brax/ant_omni"]
+    assert Config().of(whole) == whole
+    tenth = Config(evaluations=10_000, again=0).of(whole)
+    assert (tenth.evaluations, tenth.again, tenth.chunks) == (10_000, 0, 2)
+    assert tenth.seeds == whole.seeds
+
+
+@pytest.mark.thorough
+def test_some_algorithms_and_fewer_episodes_have_a_file_of_their_own(tmp_path: Path) -> None:
+    """Archives can be drawn if there is a checkpoint; without any there are figures and no picture."""
+    config = Config(
+        scale="smoke", algorithms=("map_elites",), evaluations=48, again=0, seeds=2, out=tmp_path, runs=tmp_path
+    )
+    main(config)
+    row = read_json(tmp_path / "smoke_point_mass_48.json")
+    assert (row["episodes"], row["episodes_of_the_scale"], row["gate"]) == (48, 96, {})
+    assert list(row["algorithms"]) == ["map_elites"]
+    assert row["algorithms"]["map_elites"]["provenance"]["device"]["platform"] == "cpu"
+    picture = tmp_path / "smoke_point_mass_48_archives.png"
+    picture.unlink()
+    for checkpoint in tmp_path.rglob("checkpoint_*.npz"):
+        checkpoint.unlink()
+    main(config)
+    assert not picture.exists()
 
 
 def test_figures_are_drawn(tmp_path: Path) -> None:

@@ -117,6 +117,23 @@ def test_a_large_swarm_is_counted_in_bins() -> None:
     assert float(mean_geodesic(theta32[:999])) == float(mean_geodesic(theta32[:999], "sort"))
 
 
+def test_histograms_of_several_copies() -> None:
+    """As accelerators count: the same as one copy does, with a remainder, and under `vmap` and derivatives."""
+    index = jnp.asarray(RNG.integers(0, 7, (2, 1003)), jnp.int32)
+    value = jnp.asarray(RNG.normal(size=(2, 1003)), jnp.float32)
+
+    def both(copies: int) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(lambda i, v: pairs._histogram(7, copies, i, v))(index, value)
+
+    for one, other in zip(both(1), both(8), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_array_equal(both(8)[0], [np.bincount(row, minlength=7) for row in np.asarray(index)])
+    weight = jnp.arange(7.0)
+    for copies in (1, 8):
+        slope = jax.grad(lambda v, c=copies: weight @ pairs._histogram(7, c, index[0], v)[1])(value[0])
+        np.testing.assert_allclose(slope, np.asarray(index[0]), atol=1e-6)
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="expected one of auto, sort, bins"):
         mean_geodesic(jnp.zeros(3), "exact")

@@ -1,12 +1,13 @@
-"""What one GPU does: `python -m experiments.benchmarks.gpu [--quick] [--parts swarms meta qd sweep] [--out FOLDER]`.
+"""What one GPU does: `python -m experiments.benchmarks.gpu [--quick] [--parts swarms meta qd sweep] --out FOLDER`.
 
-All programs compile at once, on the host's cores; then each has the GPU for itself. Writes one file per part, with the
-keys of the part's own benchmark, so that the README's table has them beside those of CPUs:
+All programs compile at once, on the host's cores; then each has the GPU for itself. Writes one file per part, unless
+something failed in it, with the keys of the part's own benchmark: with `--out experiments/results` the README's table
+has them beside those of CPUs.
 
-- `swarms` (`benchmark_mean_field_gpu.json`): agents times steps per second of 1,000,000 and 10,000,000 agents, a
-  hundred steps per call, as `experiments.benchmarks.mean_field` counts them; and the error of the grid.
+- `swarms` (`benchmark_mean_field_gpu.json`): agents times steps per second of 1,000,000 and 10,000,000 agents, in
+  calls of a hundred steps, where `experiments.benchmarks.mean_field` makes one of each; and the error of the grid.
 - `meta` (`benchmark_meta_gpu.json`): environment steps per second of meta-training LPG at the published size (512
-  lifetimes of 64 workers), end to end; GROOVE's reference reaches about 2 million on a V100.
+  lifetimes of 64 workers), end to end.
 - `qd` (`benchmark_qd_gpu.json`): episodes of 250 steps per second of MAP-Elites on walker2d_uni, by batch.
 - `sweep` (`benchmark_scale_gpu.json`): 4,100 PPO agents on CartPole-v1 by one command, as in `….scale`.
 
@@ -36,12 +37,16 @@ class Config:
     Attributes:
       quick: small sizes.
       parts: of `PARTS`.
-      out: folder of the files.
+      out: folder of the files; `None` only prints.
     """
 
     quick: bool = False
     parts: tuple[str, ...] = ("swarms", "meta", "qd", "sweep")
-    out: Path = Path("experiments/results")
+    out: Path | None = None
+
+    def file(self, area: str) -> str | None:
+        """Where the figures of an area are written."""
+        return None if self.out is None else str(self.out / f"benchmark_{area}_gpu.json")
 
 
 def swarms(quick: bool) -> Works:
@@ -85,12 +90,12 @@ def evaluations(quick: bool) -> Works:
 
 def evaluation_figures(found: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Flat."""
-    return {f"{key}_walker2d_uni_{batch}": value for batch, row in found.items() for key, value in row.items()}
+    return {f"evaluations_per_second_walker2d_uni_{n}": row["evaluations_per_second"] for n, row in found.items()}
 
 
 def merged(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Flat answers, as they are."""
-    return {key: value for row in found.values() for key, value in row.items()}
+    """Flat answers, without what a busy machine needed to compile."""
+    return {key: value for row in found.values() for key, value in row.items() if "compile" not in key}
 
 
 Flat = Callable[[dict[str, dict[str, Any]]], dict[str, Any]]
@@ -101,18 +106,18 @@ PARTS: dict[str, tuple[str, Callable[[bool], Works], Flat]] = {
 }  # {part: (area of the table, what to measure, its figures)}
 
 
-def together(config: Config, parts: Iterable[str]) -> None:
-    """The parts whose programs compile at once."""
+def together(config: Config, parts: Iterable[str]) -> bool:
+    """The parts whose programs compile at once; whether all of them came to an end."""
     works = {(part, name): work for part in parts for name, work in PARTS[part][1](config.quick).items()}
     if not works:
-        return
+        return True
     found = measure_together({f"{part} {name}": work for (part, name), work in works.items()})
     for part in parts:
         area, _, flat = PARTS[part]
         rows = {name: found[f"{part} {name}"] for of, name in works if of == part}
-        figures = flat({name: row for name, row in rows.items() if row is not None})
-        if figures:
-            show_and_write(str(config.out / f"benchmark_{area}_gpu.json"), figures)
+        whole = {name: row for name, row in rows.items() if row is not None}
+        show_and_write(config.file(area) if len(whole) == len(rows) else None, flat(whole))
+    return None not in found.values()
 
 
 def main(config: Config) -> None:
@@ -121,9 +126,10 @@ def main(config: Config) -> None:
     if unknown := sorted(set(config.parts) - set(known)):
         raise SystemExit(f"parts: {', '.join(known)}; got {', '.join(unknown)}")
     if "sweep" in config.parts:
-        asked = scale.Config(quick=config.quick, agents=1000 if config.quick else 4100, max_memory=64, repeats=1)
-        show_and_write(str(config.out / "benchmark_scale_gpu.json"), scale.many(asked))
-    together(config, [part for part in PARTS if part in config.parts])
+        asked = scale.Config(quick=config.quick, agents=1000 if config.quick else 4100, max_memory=None, repeats=1)
+        show_and_write(config.file("scale"), scale.many(asked))
+    if not together(config, [part for part in PARTS if part in config.parts]):
+        raise SystemExit("some measurements failed, see above; nothing was written of their parts")
 
 
 if __name__ == "__main__":

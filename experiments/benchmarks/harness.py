@@ -43,7 +43,8 @@ def measure(python: str, script: str | Sequence[str], **arguments: Any) -> dict[
 def measure_together(works: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> dict[str, dict[str, Any] | None]:
     """Several of our sides: all compile at once, and then each has the machine for itself, in no order.
 
-    For machines with many cores and one accelerator. What is measured has to call `my_turn` first.
+    For machines with many cores and one accelerator. What is measured has to call `my_turn` first; seconds of compiling
+    are those of a busy machine.
 
     Args:
       works: {name: (script, arguments)} as `measure` takes them.
@@ -70,7 +71,7 @@ def measure_together(works: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]
                 answer = _run(command, turn, **{**shared, _TURN: str(turn)})
                 print(f"{name}: {answer}", file=sys.stderr, flush=True)
                 return json.loads(answer)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
                 return None
             finally:
@@ -95,7 +96,9 @@ def timed(command: Sequence[str], **variables: str) -> float:
 def _run(command: Sequence[str], *descriptors: int, **variables: str) -> str:
     """The last line that a command prints, which inherits some file descriptors."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    here = [str(ROOT), str(ROOT / "envs"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = [str(ROOT), str(ROOT / "envs")]
+    if command[0] == sys.executable:  # a peer's environment has its own versions of everything
+        here += filter(None, [os.environ.get("PYTHONPATH")])
     environment["PYTHONPATH"] = os.pathsep.join(here)
     environment["JAX_COMPILATION_CACHE_DIR"] = ""  # off: for JAX, and for our command line
     environment |= variables

@@ -44,7 +44,7 @@ class Config:
       quick: a tenth of the agents and of the steps, and fewer repeats.
       agents: by one command; a multiple of 100.
       repeats: of the agent alone.
-      max_memory: GiB of each device that the thousand agents may use.
+      max_memory: GiB of each device that the agents may use; `None` is what there is.
       parts: of `PARTS`; a file with some has those figures only.
       seeds: of the comparison with a single file.
       json: where to write flat figures.
@@ -53,7 +53,7 @@ class Config:
     quick: bool = False
     agents: int = 1000
     repeats: int = 3
-    max_memory: float = 2.0
+    max_memory: float | None = 2.0
     parts: tuple[str, ...] = PARTS
     seeds: tuple[int, ...] = tuple(STEPS)
     json: str | None = None
@@ -67,8 +67,10 @@ def many(config: Config) -> dict[str, float]:
     commands = {
         "one": ["train", "ppo", "CartPole-v1", "--seeds", "1"],
         "all": ["sweep", "ppo", "CartPole-v1", "--grid", f"learning_rate={','.join(map(str, RATES))}", "--seeds",
-                str(seeds), "--max-memory", str(config.max_memory)],
+                str(seeds)],
     }  # fmt: skip
+    if config.max_memory is not None:
+        commands["all"] += ["--max-memory", str(config.max_memory)]
     repeats = {"one": 1 if config.quick else config.repeats, "all": 1}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     speed: dict[str, list[float]] = {name: [] for name in commands}

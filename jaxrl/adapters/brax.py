@@ -125,6 +125,7 @@ class BraxEnvironment:
         """The published physics."""
         return BraxParams()
 
+    @functools.partial(jax.jit, static_argnums=0)
     def reset(self, key: Key, params: BraxParams) -> tuple[EnvState, jax.Array]:
         """A first state and its observation."""
         with quiet():
@@ -132,6 +133,9 @@ class BraxEnvironment:
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
         return state, state.obs
 
+    # Compiled functions of their own, here and in what is made of it: thousands of operations are traced once, and not
+    # for each program, for each of its loops and once more under `vmap`.
+    @functools.partial(jax.jit, static_argnums=0)
     def step(self, key: Key, state: EnvState, action: jax.Array, params: BraxParams) -> tuple[EnvState, Timestep]:
         """The next state, and what the agent sees of it. The physics draw no random numbers."""
         del key

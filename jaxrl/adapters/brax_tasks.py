@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from typing import Any
 from xml.etree import ElementTree
@@ -103,12 +104,14 @@ class BraxTask:
         """The published physics."""
         return self.brax.default_params
 
+    @functools.partial(jax.jit, static_argnums=0)
     def reset(self, key: Key, params: BraxParams) -> tuple[BraxTaskState, jax.Array]:
         """A first state and its observation."""
         env_state, obs = self.brax.reset(key, params)
         state = BraxTaskState(env_state, jnp.int32(0), self._see(env_state))
         return state, self._observe(obs, state.time)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def step(
         self, key: Key, state: BraxTaskState, action: jax.Array, params: BraxParams
     ) -> tuple[BraxTaskState, Timestep]:

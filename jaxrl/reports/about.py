@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxrl.plan import ENV_PREFIX, Plan, family
+from jaxrl.plan import ENV_PREFIX, Plan, suited
 from jaxrl.presets.base import Preset
 from jaxrl.reports.numbers import spoken
 from jaxrl.results import Results, format_value
@@ -40,11 +40,7 @@ def _with_interval(row: dict[str, Any]) -> str:
 def settings(plan: Plan, preset: Preset, results: Results) -> list[dict[str, str]]:
     """Every setting: `name`, `value`, `origin` ("swept", "given", "for ENV" or "default"), and its `help`."""
     told = {field.name: field for part in (preset.config, preset.hparams) for field in dataclasses.fields(part)}
-    suited = {
-        name: (value, env)
-        for env in (family(plan.env), plan.env)
-        for name, value in preset.overrides.get(env, {}).items()
-    }
+    suits = suited(preset, plan.env)
     first = results.config["programs"][0]
     used = {**first["config"], **{name: values[0] for name, values in first["numbers"].items()}}
     rows = []
@@ -54,8 +50,8 @@ def settings(plan: Plan, preset: Preset, results: Results) -> list[dict[str, str
             shown, origin = ", ".join(map(_text, plan.grid[name])), "swept"
         elif name in plan.settings:  # which hold what suits the environment, too
             shown, origin = _text(plan.settings[name]), "given"
-            if name in suited and suited[name][0] == plan.settings[name]:
-                origin = f"for {suited[name][1]}"
+            if name in suits and suits[name][0] == plan.settings[name]:
+                origin = f"for {suits[name][1]}"
         else:
             shown, origin = _text(value), "default"
         meaning = f"parameter of {plan.env}" if name.startswith(ENV_PREFIX) else ""

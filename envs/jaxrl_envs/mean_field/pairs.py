@@ -104,10 +104,13 @@ def _histogram(num_bins: int, copies: int, index: jax.Array, value: jax.Array) -
     """How many there are in each bin, and the sum of their values; both [num_bins] of the values' type.
 
     Neighbours in the arrays go to different `copies`: where agents agree, on a GPU they would wait for each other. Up
-    to 2^24 in one bin of one copy are counted exactly.
+    to 2^24 in one bin of one copy are counted exactly, and any number with one copy.
     """
+    if copies == 1:
+        count = jnp.zeros(num_bins, jnp.int32).at[index].add(1)
+        return count.astype(value.dtype), jnp.zeros_like(value, shape=num_bins).at[index].add(value)
     rows = jnp.stack([jnp.ones_like(value), value], axis=1)
-    place = index + num_bins * (jnp.arange(index.shape[0], dtype=index.dtype) % copies) if copies > 1 else index
+    place = index + num_bins * (jnp.arange(index.shape[0], dtype=index.dtype) % copies)
     found = jnp.zeros((copies * num_bins, 2), value.dtype).at[place].add(rows).reshape(copies, num_bins, 2).sum(0)
     return found[:, 0], found[:, 1]
 
