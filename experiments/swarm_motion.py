@@ -146,7 +146,7 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
     tasks = [name for name in MEASURES if name in rows]
     if not tasks:
         return
-    figure, panels = plt.subplots(1, len(tasks), figsize=(4.6 * len(tasks), 4.2), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(1, len(tasks), figsize=(4.6 * len(tasks), 4.8), layout="constrained", squeeze=False)
     for axis, name in zip(panels[0], tasks, strict=True):
         others = {preset: rows[f"{name}_{preset}"] for preset in ("ippo", "mappo") if f"{name}_{preset}" in rows}
         table = [row for policy, of in {"": rows[name], **others}.items() for row in size_rows(of, policy)]
@@ -155,8 +155,10 @@ def draw_sizes(rows: Mapping[str, Any], path: Path) -> None:
         for style, other in ((":", "by hand"), ("-.", "uncontrolled")):
             label = f"{other}, {beside['num_agents']} agents"
             axis.axhline(beside[other]["return"], color="black", linestyle=style, linewidth=1, label=label)
-        axis.legend(fontsize=7)
-    figure.supxlabel("bands: 95 % over seeds, which play the same episodes", fontsize=8)
+        axis.get_legend().remove()
+    known = {text: line for axis in panels[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    figure.suptitle("return, by the swarm's size; bands: 95 % over seeds, which play the same episodes", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)
