@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmarks import mean_field, neuroevolution, qd, scale, table
+from experiments.benchmarks import gpu, mean_field, neuroevolution, qd, scale, table
 from experiments.benchmarks.figures import AREAS, Bound, Figure
 from jaxrl.files import read_json, write_json
 
@@ -168,6 +168,8 @@ def test_every_figure_of_the_table_is_one_that_its_benchmark_writes(area: str, m
         monkeypatch.setattr(module, "measure", pretend)
         monkeypatch.setattr(qd, "peer_python", lambda name: name)
         found = module.main(dataclasses.replace(module.Config(), quick=True))
+        if area == "qd":
+            found |= gpu.evaluation_figures({"256": {"evaluations_per_second": 2.0}})
     elif area == "scale":
         found = scaled(monkeypatch)
     else:

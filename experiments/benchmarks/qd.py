@@ -68,13 +68,13 @@ class Config:
     Attributes:
       quick: one process of each side, and an agent that learns a thirtieth as much in the iteration on walker2d_uni.
       repeats: processes of each side.
-      dcrl: measure the iteration on walker2d_uni, too.
+      parts: of insertion, arm, seeds and dcrl; a file with some has those figures only.
       json: where to write flat figures.
     """
 
     quick: bool = False
     repeats: int = 3
-    dcrl: bool = True
+    parts: tuple[str, ...] = ("insertion", "arm", "seeds", "dcrl")
     json: str | None = None
 
 
@@ -113,8 +113,17 @@ def arm(batch: int, initial: int, iterations: int, pieces: int, side: int, joint
     return {"rates": rates, "compile_seconds": compile_seconds, "metrics": last}
 
 
-def stretches(algorithm: Algorithm, iterations: int, pieces: int, seeds: int = 0) -> tuple[list[float], float, Any]:
-    """Seconds of each stretch and of compilation, and the last metrics; of one run, or of seeds side by side."""
+def stretches(algorithm: Algorithm, iterations: int, pieces: int) -> tuple[list[float], float, Any]:
+    """Seconds of each stretch of one run and of compilation, and the last metrics."""
+    stretch, compile_seconds = compiled_stretch(algorithm, iterations)
+    rows = [stretch(piece) for piece in range(pieces)]
+    return [seconds for seconds, _ in rows], compile_seconds, rows[-1][1]
+
+
+def compiled_stretch(
+    algorithm: Algorithm, iterations: int, seeds: int = 0
+) -> tuple[Callable[[int], tuple[float, Any]], float]:
+    """`piece -> (seconds, metrics)` of one run, or of seeds side by side, which goes on; and seconds of compilation."""
 
     def go(key: Any, state: Any, start: Any) -> Any:
         return train(key, algorithm, iterations, state, start)
@@ -128,23 +137,23 @@ def stretches(algorithm: Algorithm, iterations: int, pieces: int, seeds: int = 0
     running = time.perf_counter()
     compiled = jax.jit(run, donate_argnums=1).lower(keys, state, jnp.int32(0)).compile()
     compile_seconds = time.perf_counter() - running + (running - began)
-    seconds, metrics = [], None
-    for piece in range(pieces):
+    states = [state]
+
+    def stretch(piece: int) -> tuple[float, Any]:
         began = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(keys, state, jnp.int32(piece * iterations)))
-        seconds.append(time.perf_counter() - began)
-    return seconds, compile_seconds, metrics
+        states[0], metrics = jax.block_until_ready(compiled(keys, states.pop(), jnp.int32(piece * iterations)))
+        return time.perf_counter() - began, metrics
+
+    return stretch, compile_seconds
 
 
 def many(what: str, iterations: int, pieces: int) -> dict[str, Any]:
-    """Medians of seconds, and of compilation, of one run and of 8 side by side."""
+    """Medians of seconds of one run and of 8 side by side, in turns, and seconds of compilation."""
     algorithm = arm_algorithm(**ARM) if what == "arm" else learner()
-    found = {}
-    for seeds in (0, 8):
-        seconds, compile_seconds, _ = stretches(algorithm, iterations, pieces, seeds)
-        found[f"seconds_{seeds or 1}"] = statistics.median(seconds)
-        found[f"compile_seconds_{seeds or 1}"] = compile_seconds
-    return found
+    sides = {seeds: compiled_stretch(algorithm, iterations, seeds) for seeds in (0, 8)}
+    rows = [{seeds: stretch(piece)[0] for seeds, (stretch, _) in sides.items()} for piece in range(pieces)]
+    medians = {f"seconds_{n or 1}": statistics.median(row[n] for row in rows) for n in sides}
+    return medians | {f"compile_seconds_{n or 1}": seconds for n, (_, seconds) in sides.items()}
 
 
 def learner() -> Algorithm:
@@ -268,17 +277,30 @@ def seeds_side_by_side(config: Config) -> dict[str, Any]:
     }
 
 
+def medians(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of seconds of compilation and of an iteration."""
+    return {
+        "compile_seconds": statistics.median(row["compile_seconds"] for row in rows),
+        "iteration_seconds": [statistics.median(min(row["iteration_seconds"]) for row in rows)],
+    }
+
+
 def iteration(config: Config) -> dict[str, Any]:
     """Figures of one iteration on walker2d_uni."""
     published = find_preset("dcrl_map_elites").config
     sizes = {name: getattr(published, name) for name in SIZES} | ({"num_agent_updates": 100} if config.quick else {})
     work = {"num_steps": 250, "sizes": sizes, "iterations": 1 if config.quick else 2}
-    ours = measure(sys.executable, OURS, what="walker", **work)
+    rows: dict[str, list[dict[str, Any]]] = {"ours": [], "qdax": []}
     theirs: dict[str, Any] = {"reason": None}
-    try:
-        theirs = measure(peer_python("qdax"), QDAX, what="dcrl", **work)
-    except RuntimeError as error:
-        theirs["failure"] = str(error).strip().splitlines()[-1]
+    for _ in range(1 if config.quick else config.repeats):
+        rows["ours"].append(measure(sys.executable, OURS, what="walker", **work))
+        if "failure" not in theirs:
+            try:
+                rows["qdax"].append(measure(peer_python("qdax"), QDAX, what="dcrl", **work))
+                theirs = medians(rows["qdax"]) | {"reason": rows["qdax"][-1]["reason"]}
+            except RuntimeError as error:
+                theirs = {"reason": None, "failure": str(error).strip().splitlines()[-1]}
+    ours = medians(rows["ours"])
     as_released = theirs["reason"] is None and "failure" not in theirs
     ratio = ours["compile_seconds"] / theirs["compile_seconds"] if "compile_seconds" in theirs else None
     figures = {
@@ -295,9 +317,12 @@ def iteration(config: Config) -> dict[str, Any]:
 
 def main(config: Config) -> dict[str, Any]:
     """Prints and returns the flat figures."""
-    figures = insertions(config) | arms(config) | seeds_side_by_side(config)
-    if config.dcrl:
-        figures |= iteration(config)
+    parts = {"insertion": insertions, "arm": arms, "seeds": seeds_side_by_side, "dcrl": iteration}
+    if unknown := sorted(set(config.parts) - set(parts)):
+        sys.exit(f"parts: {', '.join(parts)}; got {', '.join(unknown)}")
+    figures: dict[str, Any] = {}
+    for name in config.parts:
+        figures |= parts[name](config)
     for name, value in figures.items():
         shown = f"{value:12.4g}" if isinstance(value, float) else f"{value}"
         print(f"{name:40} {shown:>12}   {LIMITS.get(name, '')}")
