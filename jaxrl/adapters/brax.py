@@ -125,7 +125,7 @@ class BraxEnvironment:
         """The published physics."""
         return BraxParams()
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def reset(self, key: Key, params: BraxParams) -> tuple[EnvState, jax.Array]:
         """A first state and its observation."""
         with quiet():
@@ -133,9 +133,10 @@ class BraxEnvironment:
         state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
         return state, state.obs
 
-    # Compiled functions of their own, here and in what is made of it: thousands of operations are traced once, and not
-    # for each program, for each of its loops and once more under `vmap`.
-    @functools.partial(jax.jit, static_argnums=0)
+    # `jit` keeps what was traced, here and in what is made of it: thousands of operations are traced once, and not for
+    # each program, for each of its loops and again under `vmap`. Inlined, since XLA rounds otherwise in a function of
+    # its own.
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def step(self, key: Key, state: EnvState, action: jax.Array, params: BraxParams) -> tuple[EnvState, Timestep]:
         """The next state, and what the agent sees of it. The physics draw no random numbers."""
         del key

@@ -104,14 +104,14 @@ class BraxTask:
         """The published physics."""
         return self.brax.default_params
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def reset(self, key: Key, params: BraxParams) -> tuple[BraxTaskState, jax.Array]:
         """A first state and its observation."""
         env_state, obs = self.brax.reset(key, params)
         state = BraxTaskState(env_state, jnp.int32(0), self._see(env_state))
         return state, self._observe(obs, state.time)
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
     def step(
         self, key: Key, state: BraxTaskState, action: jax.Array, params: BraxParams
     ) -> tuple[BraxTaskState, Timestep]:
