@@ -185,7 +185,7 @@ def test_every_preset_is_registered_for_conformance() -> None:
     assert {case.preset for case in CASES.values()} == set(PRESETS)
 
 
-@pytest.mark.quick("ppo")
+@pytest.mark.quick(*(f"ppo-{check.__name__}" for check in CHECKS if check.__name__ != "jit_equals_no_jit"))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_conformance(case: Case, check: Callable[[Case], None]) -> None:

@@ -62,5 +62,6 @@ def test_seconds_are_those_of_one_step() -> None:
     assert 0.2 < many["seconds"] / one["seconds"] < 5
 
 
+@pytest.mark.thorough
 def test_evaluations_per_second() -> None:
     assert evaluations("jaxrl/point_mass", 4, 1, 5)["evaluations_per_second"] > 1

@@ -176,6 +176,7 @@ def test_failures_are_never_chosen() -> None:
 # -------------------------------------------------------------------------------------------------------- novelty
 
 
+@pytest.mark.thorough
 def test_novelty_selects_the_most_novel() -> None:
     """Parents are those whose behaviour is farthest from their neighbours, whatever they earn; NumPy knows which."""
     ga = strategy(novelty_search=NOVEL, elite_pool=2, hp={"archive_probability": 0.2})

@@ -137,6 +137,7 @@ def test_the_first_mean() -> None:
 # ----------------------------------------------------------------------------------------------------- LPO, TA-LPO
 
 
+@pytest.mark.thorough
 def test_of_zeros_the_drift_is_ppo() -> None:
     """The mean of a first generation without perturbations is PPO within xi: its return is PPO's, from `train`."""
     from jaxrl.presets.on_policy import ppo

@@ -185,6 +185,7 @@ def test_a_run_never_loses_anything_and_resumes() -> None:
     assert_trees_equal(rest, whole)
 
 
+@pytest.mark.thorough
 def test_chunks_and_seeds_side_by_side_change_nothing() -> None:
     keys = jax.random.split(KEY, 3)
     together, _ = jax.jit(jax.vmap(lambda key: train(key, on_task(arm, 5, 6, 12), 5)))(keys)
@@ -195,6 +196,7 @@ def test_chunks_and_seeds_side_by_side_change_nothing() -> None:
             assert_trees_close(state, jax.tree.map(lambda leaf: leaf[i], together), atol=1e-6)  # noqa: B023
 
 
+@pytest.mark.thorough
 def test_only_offspring_that_enter_are_kept_but_all_are_counted() -> None:
     """Two operators: the second is evaluated and told, and never stored."""
     base = told("probe", 3, 0.5, 2)
@@ -346,6 +348,7 @@ def test_no_cell_out_of_the_arms_reach_ever_fills(side: int, reachable: int) -> 
     assert (np.asarray(jax.vmap(arm)(x).fitness) <= 0).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("task", "side", "best"),
     [(sphere, 10, -1200.0), (sphere, 16, -3500.0), (sphere, 32, -15500.0), (rastrigin, 10, -1200.0)],
@@ -376,6 +379,7 @@ def long_arm_run() -> Any:
     return jax.jit(lambda key: train(key, algorithm, 50)[1])(KEY)
 
 
+@pytest.mark.thorough
 def test_map_elites_on_the_arm_does_as_others_do() -> None:
     """51,300 evaluations: QDax 0.5 covers 25.9 % with a maximum of -0.0834, pyribs 25.3 % with -0.0852."""
     metrics = long_arm_run()

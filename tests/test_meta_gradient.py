@@ -204,6 +204,7 @@ def test_minibatches_of_lifetimes_give_the_full_gradient(batch: int) -> None:
     assert_trees_close(part.slots.state.agent, whole.slots.state.agent, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_critics_learn() -> None:
     """What the reference release fails: in one meta-step critics change, unless their learning rate is 0."""
     before = first()

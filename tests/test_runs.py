@@ -550,6 +550,7 @@ EVOLVING: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_devices_share_the_population_of_a_run(tmp_path: Path) -> None:
     """Two devices, five individuals and two that are evaluated again: all numbers are those of one; and resumed."""
     found = {}

@@ -54,6 +54,7 @@ def test_integers_are_found_exactly(size: int) -> None:
     np.testing.assert_array_equal(FIND(filled(weights), jnp.asarray(target, jnp.float32)), expected)
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 2**31), st.sampled_from((40, 1100)), st.sampled_from((1.0, 1e-6, 1e8)))
 def test_what_weighs_nothing_is_never_found(seed: int, size: int, scale: float) -> None:
     """At targets where rounding decides: each cumulative sum, one float below it and one above, and the total."""
