@@ -44,7 +44,7 @@ def grid_sums(  # noqa: PLR0913 - where, what, how far, how fine
     wide = num_cells + 2
     counted = jnp.zeros((wide * wide, 3), values.dtype)
     for cell, weight in zip(cells, weights, strict=True):
-        # All three at once: one scatter of rows takes half the time of three of numbers, on a GPU a third.
+        # All three at once: one scatter of rows takes half the time of three of numbers.
         counted = counted.at[cell[:, 0] * wide + cell[:, 1]].add(weight[:, None] * values)
     margin = 0 if surface.name == "torus" else num_cells // 2
     plane = _unfold(surface, counted.T.reshape(3, wide, wide), num_cells, margin)
