@@ -151,7 +151,8 @@ def _walker(env: str) -> Task:
 
 def _large_game(env: str) -> Task:
     ppo = {"num_envs": 64, "num_steps": 128, "num_minibatches": 8}
-    return _minatar(env, 50_000_000, 1_000, {"ES": 400, "GA": 400, "random search": 400}, ppo)
+    # Lives are short at first: 400 generations of ES were 4 to 13 M steps of Breakout.
+    return _minatar(env, 50_000_000, 1_000, {"ES": 2_000, "GA": 2_000, "random search": 2_000}, ppo)
 
 
 _CMA = {"population": 500, "hidden_sizes": (16,), "max_episode_steps": 400, "sigma": 0.5}

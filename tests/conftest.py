@@ -12,7 +12,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Two devices, so that sharding is tried; and a third of the compile time, which is most of what the tests take. XLA
 # ends the process at a flag that it does not know, so the last one goes only to the version that it was tried with.
-FLAGS = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
+FLAGS = [
+    "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0",
+    "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576",  # as `runtime.use_all_cores` does
+]  # fmt: skip
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 given = os.environ.get("XLA_FLAGS", "")

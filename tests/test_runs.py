@@ -588,6 +588,11 @@ def test_devices_that_were_asked_for_are_left_alone(monkeypatch: pytest.MonkeyPa
         return done.stdout.splitlines()
 
     assert ask("pass") == ["None", str(num_cores)]
+    code = "import os, jaxrl; {}; jaxrl.use_all_cores(); print(os.environ['XLA_FLAGS'])"
+    own, theirs = "--xla_backend_optimization_level=1", "--xla_backend_extra_options=some_option=1"
+    assert ask("pass") == [f"{own} --xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576"]
+    assert ask(f"os.environ['XLA_FLAGS'] = '{theirs}'") == [theirs]
+    code = "import jax, jaxrl; {}; print(jaxrl.use_all_cores()); print(jax.device_count())"
     hint, devices = ask("jax.devices()")
     assert devices == "1"
     if num_cores > 1:

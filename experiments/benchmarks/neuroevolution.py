@@ -4,7 +4,8 @@
   the GA (`deep_ga` beside SimpleGA) and of OpenAI-ES (`open_es` beside Open_ES), on CartPole-v1 and the hard maze, at
   a population of P. Each side is one jitted scan over generations, with the same policy, environment, horizon and
   episodes, and stops a generation's episodes when they are over; the elite is not evaluated again.
-  Ours is what `jaxrl train` runs: all cores share the population. ES has a learning rate of 0, since whoever learned
+  Ours is what `jaxrl train` runs: all cores share the population. Both sides have the compiler's flags that it sets
+  (`runtime.use_all_cores`: small loops are one function). ES has a learning rate of 0, since whoever learned
   more would play longer episodes; its deviation of 0.5 makes some individuals balance the pole to the end.
   Theirs is evosax's ask and tell around a vmap over individuals of an episode's loop, as its own problems have it, on
   the default device. `<pair>_<env>_<P>` are the ratios one by one, and then where the difference comes from:
@@ -17,7 +18,8 @@
 - `reconstruct_ms_4m_100`: rebuilding 4,052,658 parameters from the seeds of 100 generations, compiled.
 
 Each measurement is a process of its own, the sides of a ratio in turns within one; a side's time is the smallest of its
-pieces, since whatever else a machine does only adds to it.
+pieces, since whatever else a machine does only adds to it. All pieces of a side are the same generations, the first,
+and as many that the lengths of episodes even out.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ ENVS = {"CartPole-v1": 500, "jaxrl/hard_maze": 400}
 SHORT = {"CartPole-v1": "cartpole", "jaxrl/hard_maze": "hard_maze"}
 PAIRS = ("ga", "es")
 POPULATIONS = (64, 512)
-ROOM = 200  # generations that are run, or more
+PLAYED = 12_800  # individuals of a piece, before it is over
 _MB = 1e6
 
 
@@ -65,7 +67,7 @@ class Config:
     """What is measured.
 
     Attributes:
-      quick: 3 pieces of 5 generations of each side, instead of 7 of 20.
+      quick: 3 short pieces of each side, instead of 7.
       json: where to write flat figures.
     """
 
@@ -80,7 +82,7 @@ def _config(env_name: str, population: int, **changes: Any) -> Any:
     return DeepGAConfig(**{**sizes, "num_parents": max(population // 20, 1), "elite_pool": 0, **changes})
 
 
-def _sides(env_name: str, population: int) -> dict[str, tuple[Algorithm, Layout]]:
+def _sides(env_name: str, population: int, generations: int) -> dict[str, tuple[Algorithm, Layout]]:
     """{"ga_ours": (algorithm, how it is laid out), …}."""
     env = make_env(env_name)
     params, config = env.default_params, _config(env_name, population)
@@ -93,7 +95,7 @@ def _sides(env_name: str, population: int) -> dict[str, tuple[Algorithm, Layout]
 
     def ga(pool: int, layout: Layout) -> tuple[Algorithm, Layout]:
         # One fewer child without second evaluations, since the champion then plays in the population.
-        sizes = (population - (pool == 0), config.num_parents, ROOM, pool)
+        sizes = (population - (pool == 0), config.num_parents, generations, pool)
         strategy = deep_ga(network_codec(env, config), DeepGAHparams(0.1), *sizes)
         spread = member_spread(config.population_batch, layout)
         return policy_evolution(strategy, env, config, hp, params, spread, again_episodes=30), layout
@@ -160,29 +162,29 @@ def speed(env: str, population: int, pieces: int, generations: int) -> dict[str,
     runs: dict[str, Callable[..., Any]] = {}
     states: dict[str, Any] = {}
     seconds: dict[str, list[float]] = {}
-    for name, (algorithm, layout) in _sides(env, population).items():
-        piece, state = _compiled(algorithm, layout, generations)
-        runs[name], states[name], seconds[name] = piece, jax.block_until_ready(piece(state, 0)), []
-    for piece_number in range(pieces):
+    for name, (algorithm, layout) in _sides(env, population, generations).items():
+        runs[name], states[name] = _compiled(algorithm, layout, generations)
+        seconds[name] = []
+    for _ in range(1 + pieces):
         for name, run in runs.items():
             began = time.perf_counter()
-            states[name] = jax.block_until_ready(run(states[name], (piece_number + 1) * generations))
+            jax.block_until_ready(run(states[name]))
             seconds[name].append((time.perf_counter() - began) / generations)
-    return {name: min(values) for name, values in seconds.items()}
+    return {name: min(values[1:]) for name, values in seconds.items()}
 
 
 def _compiled(algorithm: Algorithm, layout: Layout, generations: int) -> tuple[Callable[..., Any], Any]:
-    """`(state, first generation) -> state` of one run, as the runner compiles it, and the first state."""
+    """`(state) -> state` of one run's first generations, as the runner compiles it, and the first state."""
 
-    def piece(states: Any, start: Any) -> Any:
+    def piece(states: Any) -> Any:
         def run(state: Any, start: Any) -> Any:
             return train(jax.random.key(0), algorithm, generations, state, start)[0]
 
-        return over_runs(run, layout)(states, start)
+        return over_runs(run, layout)(states, jnp.int32(0))
 
     keys = jax.random.key(0)[None]
     state = place(jax.jit(jax.vmap(algorithm.init))(keys), layout)
-    return jax.jit(piece).lower(state, 0).compile(), state
+    return jax.jit(piece).lower(state).compile(), state
 
 
 def memory() -> dict[str, float]:
@@ -220,12 +222,12 @@ def reconstruction(repeats: int) -> dict[str, float]:
 
 def main(config: Config) -> dict[str, float]:
     """Prints and returns the flat figures."""
-    pieces, generations = (3, 5) if config.quick else (7, 20)
+    pieces, played = (3, PLAYED // 10) if config.quick else (7, PLAYED)
     figures: dict[str, float] = {}
     for population in POPULATIONS:
         ratios = []
         for env, short in SHORT.items():
-            work = {"env": env, "population": population, "pieces": pieces, "generations": generations}
+            work = {"env": env, "population": population, "pieces": pieces, "generations": played // population}
             seconds = measure(sys.executable, WORK, what="speed", **work)
             for pair in PAIRS:
                 theirs, ours = seconds[f"{pair}_evosax"], seconds[f"{pair}_ours"]

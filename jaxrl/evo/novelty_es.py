@@ -52,6 +52,7 @@ class NoveltyESState:
       waited: int32, generations since it got better.
       generation: int32, generations so far; the first only fills the archive.
       novelty_mean: of the last population.
+      noise: of the pairs that are being evaluated, as in `OpenESState`.
     """
 
     policies: Any
@@ -64,6 +65,7 @@ class NoveltyESState:
     waited: jax.Array
     generation: jax.Array
     novelty_mean: jax.Array
+    noise: Any = ()
 
 
 class Member(NamedTuple):
@@ -109,7 +111,7 @@ def novelty_es(  # noqa: PLR0913 - as `open_es`, and what novelty needs
     return Strategy(
         init=functools.partial(_init, design),
         ask=functools.partial(_ask, design),
-        decode=lambda state, member: es.decode(_policy(state, member.policy), member.perturbation),
+        decode=lambda state, member: es.decode(_asked(state, member.policy), member.perturbation),
         tell=functools.partial(_tell, design),
         groups=np.zeros(2 * num_pairs, np.int32),
         describe=_describe,
@@ -152,9 +154,9 @@ def _ask(design: _Design, key: Key, state: NoveltyESState) -> tuple[Member, Nove
     key_choose, key_ask = jax.random.split(key)
     novelties = jnp.maximum(design.novelty(state.behaviours, state.archive), 0.0)
     chosen = jax.random.categorical(key_choose, jnp.log(novelties + 1e-8)).astype(jnp.int32)
-    perturbations, _ = design.es.ask(key_ask, _policy(state, chosen))
+    perturbations, asked = design.es.ask(key_ask, _policy(state, chosen))
     member = Member(jnp.full(2 * design.num_pairs, chosen), perturbations)
-    return member, dataclasses.replace(state, chosen=chosen)
+    return member, dataclasses.replace(state, chosen=chosen, noise=asked.noise)
 
 
 def _again(
@@ -163,14 +165,14 @@ def _again(
     novelties = design.novelty(evaluation.descriptor, state.archive)
     of_reward, of_novelty = centered_ranks(evaluation.fitness), centered_ranks(novelties)
     weights = state.weight * of_reward + (1.0 - state.weight) * of_novelty
-    moved = design.es.tell(key, _policy(state, state.chosen), members.perturbation, Evaluation(weights))
+    moved = design.es.tell(key, _asked(state, state.chosen), members.perturbation, Evaluation(weights))
     policies = jax.tree.map(
         lambda every, one: every.at[state.chosen].set(jnp.where(state.generation > 0, one, every[state.chosen])),
         state.policies,
         moved,
     )
     num = design.num_policies
-    still = Perturbation(jnp.broadcast_to(key, (num,)), jnp.zeros(num))
+    still = Perturbation(jnp.zeros(num, jnp.int32), jnp.zeros(num))
     state = dataclasses.replace(state, policies=policies, novelty_mean=jnp.maximum(novelties, 0.0).mean())
     return Member(jnp.arange(num), still), state
 
@@ -204,6 +206,7 @@ def _tell(  # noqa: PLR0913 - `Strategy.tell` of those who evaluate twice
         best=jnp.where(better, best_now, state.best),
         waited=jnp.where(tired, 0, waited),
         generation=state.generation + 1,
+        noise=(),
     )
 
 
@@ -219,3 +222,8 @@ def _describe(state: NoveltyESState) -> Metrics:
 
 def _policy(state: NoveltyESState, index: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], state.policies)
+
+
+def _asked(state: NoveltyESState, index: jax.Array) -> Any:
+    """That policy, with the noise of the generation."""
+    return dataclasses.replace(_policy(state, index), noise=state.noise)

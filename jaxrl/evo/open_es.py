@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,17 +101,20 @@ class OpenESState:
       params: the mean.
       opt_state: of the optimiser, over the mean as one vector.
       generation: int32, generations so far.
+      noise: of the pairs that are being evaluated: [P, D], or the keys [P] that it is made from; `()` between
+        generations.
     """
 
     params: Params
     opt_state: Any
     generation: jax.Array
+    noise: Any = ()
 
 
 class Perturbation(NamedTuple):
-    """Genomes [N]: the key that the noise is made from, one per pair, and its sign."""
+    """Genomes [N]: the pair whose noise it is, int32, and its sign."""
 
-    key: Key
+    pair: jax.Array
     sign: jax.Array
 
 
@@ -125,8 +129,8 @@ def open_es(
 ) -> Strategy:
     """An evolution strategy with antithetic pairs `mean ± sigma noise`, neighbours in the population: 2i and 2i + 1.
 
-    The mean ascends `1 / (2 P sigma) sum_i (w_i+ - w_i-) noise_i`, w being the shaped fitness. Noise is not stored: it
-    is made from its key to evaluate an individual, and again to update the mean.
+    The mean ascends `1 / (2 P sigma) sum_i (w_i+ - w_i-) noise_i`, w being the shaped fitness. With a `noise_batch`,
+    noise is not kept: it is made from its key to evaluate an individual, and again to update the mean.
 
     Args:
       init_params: `(key) -> params`, the first mean.
@@ -135,14 +139,14 @@ def open_es(
       num_pairs: P; the population is 2 P.
       shaping: of the fitness.
       num_groups: individuals are evaluated with as many keys, neighbours sharing one; `None` is one for each pair.
-      noise_batch: pairs whose noise exists at once while the mean is updated; divides P, 0 is all.
+      noise_batch: pairs whose noise exists at once while the mean is updated; divides P, 0 is all: [P, D] are then
+        made once a generation.
     Raises:
       ValueError: for numbers of pairs that do not divide so.
     References:
       Salimans et al. 2017, arXiv:1703.03864.
     """
     _check_sizes(num_pairs, num_groups, noise_batch)
-    size = noise_batch or num_pairs
     groups = np.arange(2 * num_pairs) * (num_groups or num_pairs) // (2 * num_pairs)
 
     def init(key: Key) -> OpenESState:
@@ -151,25 +155,33 @@ def open_es(
 
     def ask(key: Key, state: OpenESState) -> tuple[Perturbation, OpenESState]:
         keys = jax.random.split(key, num_pairs)
+        noise = keys if noise_batch else jax.vmap(_noise, (0, None))(keys, ravel_pytree(state.params)[0])
         sign = jnp.tile(jnp.array([1.0, -1.0]), num_pairs)
-        return Perturbation(keys[np.arange(2 * num_pairs) // 2], sign), state
+        pair = jnp.arange(2 * num_pairs, dtype=jnp.int32) // 2
+        return Perturbation(pair, sign), dataclasses.replace(state, noise=noise)
 
     def decode(state: OpenESState, genome: Perturbation) -> Params:
         vector, unravel = ravel_pytree(state.params)
+        noise = state.noise[genome.pair]
+        if noise_batch:
+            noise = _noise(noise, vector)
         sigma = _decayed(hp.sigma, hp.sigma_decay, hp.sigma_floor, state.generation)
-        return unravel(vector + (genome.sign * sigma * _noise(genome.key, vector)).astype(vector.dtype))
+        return unravel(vector + (genome.sign * sigma * noise).astype(vector.dtype))
 
     def tell(key: Key, state: OpenESState, genomes: Perturbation, evaluation: Evaluation) -> OpenESState:
         vector, unravel = ravel_pytree(state.params)
         weights = shaping(evaluation.fitness.reshape(num_pairs, 2))
         lead = (weights[:, 0] - weights[:, 1]).astype(vector.dtype)
-        parts = jax.tree.map(lambda x: x.reshape(num_pairs // size, size), (genomes.key[::2], lead))
 
         def add(total: jax.Array, part: Any) -> tuple[jax.Array, None]:
             keys, lead = part
             return total + lead @ jax.vmap(_noise, (0, None))(keys, vector), None
 
-        total, _ = jax.lax.scan(add, jnp.zeros_like(vector), parts)
+        if noise_batch:
+            parts = jax.tree.map(lambda x: x.reshape(-1, noise_batch), (state.noise, lead))
+            total, _ = jax.lax.scan(add, jnp.zeros_like(vector), parts)
+        else:
+            total = lead @ state.noise
         sigma = _decayed(hp.sigma, hp.sigma_decay, hp.sigma_floor, state.generation)
         gradient = total / (2 * num_pairs * sigma)
         direction, opt_state = tx.update(-gradient, state.opt_state, vector)
