@@ -127,16 +127,51 @@ def test_es_reaches_known_returns(env: str, horizon: int, generations: int, sigm
     assert np.median(found) >= known - abs(known) / 8, found
 
 
+def _best_of_pendulum(num_angles: int = 201, num_speeds: int = 201, num_torques: int = 11) -> float:
+    """The highest mean return of 200 steps, by dynamic programming on a grid with bilinear interpolation.
+
+    -138.9 here, -137.8 and -137.4 with 401 and 801 points.
+    """
+    angle, speed = np.meshgrid(
+        np.linspace(-np.pi, np.pi, num_angles, endpoint=False), np.linspace(-8.0, 8.0, num_speeds), indexing="ij"
+    )
+    moves = []
+    for torque in np.linspace(-2.0, 2.0, num_torques):
+        after = np.clip(speed + (15.0 * np.sin(angle) + 3.0 * torque) * 0.05, -8.0, 8.0)
+        x = (angle + after * 0.05 + np.pi) / (2 * np.pi) * num_angles % num_angles
+        y = (after + 8.0) / 16.0 * (num_speeds - 1)
+        left, low = x.astype(int) % num_angles, np.minimum(y.astype(int), num_speeds - 2)
+        reward = -(angle**2 + 0.1 * speed**2 + 0.001 * torque**2)
+        moves.append((reward, left, (left + 1) % num_angles, x - np.floor(x), low, y - low))
+    values = np.zeros_like(angle)
+    for _ in range(200):
+        ahead = [
+            reward
+            + (1 - u) * ((1 - v) * values[left, low] + v * values[left, low + 1])
+            + u * ((1 - v) * values[right, low] + v * values[right, low + 1])
+            for reward, left, right, u, low, v in moves
+        ]
+        values = np.max(ahead, axis=0)
+    return float(values[:, np.abs(speed[0]) <= 1.0].mean())  # episodes begin anywhere, at speeds of -1 to 1
+
+
 @pytest.mark.slow
-def test_es_swings_a_pendulum_up() -> None:
-    """It falls short of the known -130: after 1,000 generations five seeds had -175 to -285, where rest is -1,200."""
+def test_es_swings_a_pendulum_up(tmp_path: Path) -> None:
+    """Within an eighth of the optimum, which is a little below gymnax's -130; at rest it is about -1,200.
+
+    The median of 5 seeds, 256 episodes each: -150. It takes 16 episodes per individual, since where a pendulum begins
+    matters more than who holds it, and no decay of weights, which keeps policies from turning as sharply as they must.
+    """
     settings = {
-        "population": 256, "max_episode_steps": 200, "hidden_sizes": (16,), "eval_episodes": 2, "sigma": 0.1,
-        "learning_rate": 0.05, "normalize_obs": True, "obs_probability": 1.0, "explores": False,
-        "total_steps": 1000 * 256 * 2 * 200,
+        "population": 128, "max_episode_steps": 200, "hidden_sizes": (16,), "eval_episodes": 16, "sigma": 0.1,
+        "learning_rate": 0.05, "weight_decay": 0.0, "normalize_obs": True, "obs_probability": 1.0, "explores": False,
+        "total_steps": 1000 * 128 * 16 * 200,
     }  # fmt: skip
-    options = Options(num_chunks=1, evaluations=5)
-    results = jaxrl.run("open_es", "Pendulum-v1", seeds=5, settings=settings, progress=False, options=options)
-    found = results.final("evaluation/return")[0]
-    assert np.median(found) >= -250, found
-    assert (found >= -450).all(), found
+    how: dict[str, Any] = {"out": tmp_path / "run", "progress": False, "options": Options(num_chunks=1)}
+    jaxrl.run("open_es", "Pendulum-v1", seeds=5, settings=settings, **how)
+    run = jaxrl.load_run(tmp_path / "run")
+    found = np.array([np.mean(run.evaluate(256, seed=seed).returns) for seed in range(5)])
+    best = _best_of_pendulum()
+    assert np.median(found) >= best * 9 / 8, (found, best)
+    assert (found >= best * 5 / 4).all(), (found, best)
+    assert (found <= best + 25.0).all(), (found, best)  # nobody is better than the best, but for the draw
