@@ -69,7 +69,11 @@ def test_generations_equal_numpy(reward_weight: float) -> None:
     archived = np.asarray(state.archive.entries[:2])
     distances = np.linalg.norm(np.asarray(evaluation.descriptor)[:, None] - archived, axis=-1)
     weights = reward_weight * ranks(np.asarray(evaluation.fitness)) + (1 - reward_weight) * ranks(distances.mean(1))
-    noise = np.stack([jax.random.normal(key, (3,)) for key in members.perturbation.key[::2]])
+    asked = es.ask(jax.random.key(2), state)[1]
+    noise = np.asarray(asked.noise)
+    played = np.asarray(jax.vmap(lambda one: es.decode(asked, one))(members) - state.policies.params[chosen])
+    np.testing.assert_allclose(played[::2], 0.3 * noise, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(played[1::2], -0.3 * noise, rtol=1e-4, atol=1e-6)
     gradient = (weights[::2] - weights[1::2]) @ noise / (8 * 0.3)
     expected = np.asarray(state.policies.params[chosen]) + 0.1 * gradient
     np.testing.assert_allclose(after.policies.params[chosen], expected, rtol=1e-4, atol=1e-5)
