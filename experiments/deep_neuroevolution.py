@@ -200,11 +200,13 @@ class Config(meta_training.Config):
 
     Attributes:
       methods, tasks: trained now, all if empty; of the others those are shown whose runs are there.
+      generations: of all that evolve, in the place of the scale's; for a run in a folder of its own (`runs`).
       maze: results of `experiments.novelty_search`, without suffix, which are used if they are of the scale's.
     """
 
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    generations: int | None = None
     out: Path = Path("experiments/results/deep_neuroevolution")
     maze: Path = Path("experiments/results/novelty_search")
 
@@ -225,6 +227,8 @@ def _main(config: Config) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     bands: dict[str, Any] = {}
     for task in scale.tasks:
+        if config.generations is not None:
+            task = dataclasses.replace(task, generations=dict.fromkeys(task.generations, config.generations))
         table: dict[str, Any] = {}
         for method, preset in task.methods.items():
             part = task.part(method, scale.chunks)

@@ -17,35 +17,38 @@ from jaxrl.evo.evolve import Individual, Spread, in_chunks
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _RUN, _MEMBER = "run", "member"
 # A loop that touches no more than so many bytes (in one turn, where its length is not known) becomes one function on a
-# CPU: below that, starting the operations of its body one by one takes longer than they do. XLA's own bound is 1024.
+# CPU, instead of operations that are started one by one, which takes longer than most small ones do. XLA has 1024.
 _SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576"
 
 
 def use_all_cores() -> str | None:
-    """Makes every CPU core a JAX device, so that runs are spread over them, and small loops quick on each of them;
-    changes nothing beside a GPU or TPU.
+    """Makes every CPU core a JAX device, so that runs are spread over them, and small loops quick on each of them.
 
-    Before JAX has computed anything: it adds to XLA_FLAGS, unless they say something about the same already.
+    For both, JAX must not have computed anything yet. The first leaves a number of devices alone that was asked for
+    already, and changes nothing beside a GPU or TPU; the second adds to XLA_FLAGS, which child processes inherit,
+    unless they say something about --xla_backend_extra_options.
 
     Returns:
       `None`, or a hint for the user where a backend was already initialised with a single device.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return None
+    config: Any = jax.config  # the option exists only at run time, so type checkers do not know it
+    asked, flags = config.jax_num_cpu_devices or -1, os.environ.get("XLA_FLAGS", "")
+    is_free = asked == -1 and "xla_force_host_platform_device_count" not in flags
     try:
-        config: Any = jax.config  # the option exists only at run time, so type checkers do not know it
-        if config.jax_num_cpu_devices in (None, -1):
-            jax.config.update("jax_num_cpu_devices", num_cores)
-            flags = os.environ.get("XLA_FLAGS", "")
-            if _SMALL_LOOPS.split("=")[0] not in flags:
-                os.environ["XLA_FLAGS"] = f"{flags} {_SMALL_LOOPS}".strip()
+        # Raises where a backend is up, if it is another number.
+        jax.config.update("jax_num_cpu_devices", num_cores if is_free else asked + 1)
+        if not is_free:
+            jax.config.update("jax_num_cpu_devices", asked)
     except RuntimeError:
-        if jax.default_backend() == "cpu" and jax.device_count() == 1 and num_cores > 1:
+        if is_free and jax.default_backend() == "cpu" and jax.device_count() == 1 and num_cores > 1:
             return (
                 f"JAX was already running with one CPU device; call jaxrl.run_sweep before any other JAX computation, "
                 f"or set jax.config.update('jax_num_cpu_devices', {num_cores}) first, to use all cores"
             )
+        return None
+    if _SMALL_LOOPS.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_SMALL_LOOPS}".strip()
     return None
 
 

@@ -219,6 +219,19 @@ def test_no_layout_changes_anything() -> None:
     assert jnp.abs(states["whole"][0].params["a"]).min() > 0.01
 
 
+@pytest.mark.parametrize("noise_batch", [1, 2])
+def test_noise_made_again_is_noise_that_was_kept(noise_batch: int) -> None:
+    """Oracle 11: the estimate of one generation, with an optimiser that hides nothing."""
+
+    def moved(noise_batch: int) -> jax.Array:
+        plain = strategy(6, tx=optax.identity(), hp={"learning_rate": 1.0}, noise_batch=noise_batch)
+        after, _ = jax.jit(evolve(plain, minus_square).step)(KEY, plain.init(KEY), 0)
+        return ravel_pytree(after.params)[0]
+
+    assert jnp.abs(moved(0)).min() > 0.0
+    np.testing.assert_allclose(moved(noise_batch), moved(0), rtol=1e-6, atol=1e-7)
+
+
 def test_resumed_equals_uninterrupted() -> None:
     algorithm = evolve(strategy(), noisy, in_chunks(4))
     run = jax.jit(lambda state, start: train(KEY, algorithm, 3, state, start))

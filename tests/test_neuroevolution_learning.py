@@ -12,10 +12,15 @@ import pytest
 import jaxrl
 from experiments import deep_neuroevolution
 from experiments.novelty_search import SCALES, Config, main, make_run
+from jaxrl.agents.policy import PolicyState, policy_agent
 from jaxrl.algorithm import train
+from jaxrl.evo.deep_ga import DeepGAHparams as Numbers
+from jaxrl.evo.deep_ga import deep_ga as strategy
+from jaxrl.evo.episodes import episodes
 from jaxrl.execution import Options
 from jaxrl.files import read_json
-from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, deep_ga
+from jaxrl.presets.neuroevolution import DeepGAConfig, DeepGAHparams, network_codec
+from jaxrl.presets.policies import policy_evolution
 
 
 @pytest.mark.thorough
@@ -85,22 +90,41 @@ def test_novelty_solves_the_hard_maze_and_fitness_does_not() -> None:
     assert (nearest["fitness"] >= 10).all(), nearest
 
 
-@pytest.mark.slow
-def test_share_of_a_population_that_balances_a_pole() -> None:
-    """Random policies already balance it, so the share counts: 0.71 to 0.89 was published for sigma 0.02."""
+def _shares_that_balance(sigma: float, num_parents: int) -> np.ndarray:
+    """[4]: of the 100 individuals after 20 generations of CartPole, those with a return of 475; one share a seed."""
     env = jaxrl.make_env("CartPole-v1")
-    shares = {}
-    for name, num_parents in (("ga", 10), ("random", 0)):
-        config = DeepGAConfig(
-            population=100, num_parents=num_parents, elite_pool=10, elite_episodes=10, max_episode_steps=500,
-            hidden_sizes=(16, 16), total_steps=21 * 200 * 500,
-        )  # fmt: skip
-        algorithm = deep_ga(env, config, DeepGAHparams(sigma=0.02))
-        runs = jax.jit(jax.vmap(lambda key, a=algorithm: train(key, a, 21)[1]))
-        metrics = runs(jax.random.split(jax.random.key(0), 4))
-        shares[name] = np.asarray(metrics["fitness/median"][:, -1])
-    assert (shares["ga"] >= 475).all(), shares  # more than half of them
-    assert (shares["random"] < 100).all(), shares
+    config = DeepGAConfig(
+        population=100, num_parents=num_parents, elite_pool=10, elite_episodes=30, max_episode_steps=500,
+        hidden_sizes=(16, 16), total_steps=21 * 400 * 500,
+    )  # fmt: skip
+    ga = strategy(network_codec(env, config), Numbers(sigma), 100, num_parents, 21, 10)
+    algorithm = policy_evolution(ga, env, config, DeepGAHparams(), env.default_params, again_episodes=30)
+    agent = policy_agent(env.observation_space(env.default_params), env.action_space(env.default_params), config)
+    play = episodes(agent, env, env.default_params, 1, 500, as_state=PolicyState)
+
+    @jax.jit
+    @jax.vmap
+    def share(key: Any) -> jax.Array:
+        genomes, state = ga.ask(key, train(key, algorithm, 20)[0].strategy)
+        population = jax.vmap(lambda genome: ga.decode(state, genome))(genomes)
+        return (jax.vmap(play, (None, None, 0))(key, key, population).fitness >= 475.0).mean()
+
+    return np.asarray(share(jax.random.split(jax.random.key(0), 4)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sigma", "num_parents", "low", "high"), [(0.02, 10, 0.71, 0.89), (0.1, 10, 0.30, 0.60), (0.1, 0, 0.02, 0.05)]
+)
+def test_share_of_a_population_that_balances_a_pole(sigma: float, num_parents: int, low: float, high: float) -> None:
+    """Oracle 16: random policies already balance it, so the share counts; the ranges are those of four other seeds.
+
+    A share of 100 individuals has a standard error of up to 0.05.
+    """
+    shares = _shares_that_balance(sigma, num_parents)
+    assert low <= shares.mean() <= high, shares
+    assert (shares >= low - 0.05).all(), shares
+    assert (shares <= high + 0.05).all(), shares
 
 
 @pytest.mark.slow
@@ -159,8 +183,9 @@ def _best_of_pendulum(num_angles: int = 201, num_speeds: int = 201, num_torques:
 def test_es_swings_a_pendulum_up(tmp_path: Path) -> None:
     """Within an eighth of the optimum, which is a little below gymnax's -130; at rest it is about -1,200.
 
-    The median of 5 seeds, 256 episodes each: -150. It takes 16 episodes per individual, since where a pendulum begins
-    matters more than who holds it, and no decay of weights, which keeps policies from turning as sharply as they must.
+    The median of 5 seeds, 256 episodes each, -150 when it was written. It takes 16 episodes per individual, since where
+    a pendulum begins matters more than who holds it, and no decay of weights, which keeps policies from turning as
+    sharply as they must.
     """
     settings = {
         "population": 128, "max_episode_steps": 200, "hidden_sizes": (16,), "eval_episodes": 16, "sigma": 0.1,
@@ -170,8 +195,9 @@ def test_es_swings_a_pendulum_up(tmp_path: Path) -> None:
     how: dict[str, Any] = {"out": tmp_path / "run", "progress": False, "options": Options(num_chunks=1)}
     jaxrl.run("open_es", "Pendulum-v1", seeds=5, settings=settings, **how)
     run = jaxrl.load_run(tmp_path / "run")
-    found = np.array([np.mean(run.evaluate(256, seed=seed).returns) for seed in range(5)])
+    found = np.array([np.mean(run.evaluate(256, seed=seed, key=seed).returns) for seed in range(5)])
     best = _best_of_pendulum()
     assert np.median(found) >= best * 9 / 8, (found, best)
     assert (found >= best * 5 / 4).all(), (found, best)
-    assert (found <= best + 25.0).all(), (found, best)  # nobody is better than the best, but for the draw
+    # Nobody is better than the best, but for the draw of 1,280 episodes: their standard error is 2.
+    assert np.mean(found) <= best + 10.0, (found, best)

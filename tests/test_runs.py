@@ -588,16 +588,46 @@ def test_devices_that_were_asked_for_are_left_alone(monkeypatch: pytest.MonkeyPa
         return done.stdout.splitlines()
 
     assert ask("pass") == ["None", str(num_cores)]
-    code = "import os, jaxrl; {}; jaxrl.use_all_cores(); print(os.environ['XLA_FLAGS'])"
-    own, theirs = "--xla_backend_optimization_level=1", "--xla_backend_extra_options=some_option=1"
-    assert ask("pass") == [f"{own} --xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576"]
-    assert ask(f"os.environ['XLA_FLAGS'] = '{theirs}'") == [theirs]
-    code = "import jax, jaxrl; {}; print(jaxrl.use_all_cores()); print(jax.device_count())"
     hint, devices = ask("jax.devices()")
     assert devices == "1"
     if num_cores > 1:
         assert "already running with one CPU device" in hint
         assert f"jax.config.update('jax_num_cpu_devices', {num_cores})" in hint
+
+
+@pytest.mark.parametrize(
+    ("before", "flags", "becomes_one"),
+    [
+        ("", "", True),
+        ("", "--xla_force_host_platform_device_count=2", True),
+        ("jax.config.update('jax_num_cpu_devices', 3)", "", True),
+        ("", "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1024", False),
+        ("jax.devices()", "", False),
+    ],
+)
+def test_small_loops_become_one_function(
+    before: str, flags: str, becomes_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In what XLA has made of a loop over 8 KB; unless somebody said otherwise, or it is too late."""
+    code = f"""
+import jax, jax.numpy as jnp, jaxrl
+{before}
+wanted = jax.config.jax_num_cpu_devices
+jaxrl.use_all_cores()
+turn = lambda c: (c[0] + 1, jnp.sin(c[1]) + c[2], jnp.cos(c[2]) * c[1])
+loop = jax.jit(lambda x: jax.lax.while_loop(lambda c: c[1][0] < 9.0, turn, (0, x, x)))
+print("xla_cpu_small_call" in loop.lower(jnp.ones(1000)).compile().as_text())
+print(jax.device_count(), wanted)
+"""
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, devices = done.stdout.splitlines()
+    assert found == str(becomes_one)
+    if "device_count=2" in flags:
+        assert devices == "2 -1"
+    if "3" in before:
+        assert devices == "3 3"
 
 
 def test_compilation_cache_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ REFERENCES = 128
 class OpenESConfig(PolicyEvolutionConfig):
     """What fixes shapes and branches of OpenAI-ES over policies."""
 
-    noise_batch: int = setting(0, "pairs whose noise exists at once in an update; 0 for all", _OURS)
+    noise_batch: int = setting(0, "pairs whose noise exists at once; 0: all, for a generation", _OURS)
     shaping: str = setting("centered_ranks", f"of fitness: {', '.join(SHAPINGS)}", _SALIMANS)
     normalize_obs: bool = setting(False, "standardise observations by what the population has met", _SALIMANS)
     virtual_norm: bool = setting(False, f"virtual batch normalisation, by {REFERENCES} random observations", _SALIMANS)
