@@ -122,8 +122,8 @@ AREAS: dict[str, tuple[Figure, ...]] = {
     ),
     "neuroevolution": (
         Figure(r"(ga|es)_(cartpole|hard_maze)_(\d+)", "{0} on {1}, population {2}; generations, ours on both cores; "
-               "ratio at equal lengths of episodes", "/s", "{0}_{1}_{2}_generations_per_second", "", "{0}_{1}_{2}", _EVOSAX,
-               at_least(1.5)),
+               "ratio at equal lengths of episodes", "/s", "{0}_{1}_{2}_generations_per_second", "", "{0}_{1}_{2}",
+               _EVOSAX, at_least(1.5)),
         Figure(r"(ga|es)_one_core_(cartpole|hard_maze)_(\d+)", "{0} on {1}, population {2}; generations, on one core",
                ratio="{0}_one_core_{1}_{2}", who=_EVOSAX),
         Figure(r"reevaluation_cost_(cartpole|hard_maze)_(\d+)", "a generation with the elite evaluated again, over one "
