@@ -74,6 +74,12 @@ class Task:
     own: dict[str, dict[str, Any]]
     methods: dict[str, str] = dataclasses.field(default_factory=lambda: METHODS)
 
+    def lasting(self, generations: int) -> Task:
+        """The same with another number of generations for all that evolve."""
+        if generations < 1:
+            raise ValueError(f"generations = {generations}: expected at least 1")
+        return dataclasses.replace(self, generations=dict.fromkeys(self.generations, generations))
+
     def part(self, method: str, chunks: int) -> Part:
         """All settings of a method, those that its preset has for the environment included, with its length."""
         preset = find_preset(self.methods[method])
@@ -228,7 +234,7 @@ def _main(config: Config) -> dict[str, np.ndarray]:
     bands: dict[str, Any] = {}
     for task in scale.tasks:
         if config.generations is not None:
-            task = dataclasses.replace(task, generations=dict.fromkeys(task.generations, config.generations))
+            task = task.lasting(config.generations)
         table: dict[str, Any] = {}
         for method, preset in task.methods.items():
             part = task.part(method, scale.chunks)

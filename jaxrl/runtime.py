@@ -18,7 +18,7 @@ CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _RUN, _MEMBER = "run", "member"
 # A loop that touches no more than so many bytes (in one turn, where its length is not known) becomes one function on a
 # CPU, instead of operations that are started one by one, which takes longer than most small ones do. XLA has 1024.
-_SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576"
+SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1048576"
 
 
 def use_all_cores() -> str | None:
@@ -47,8 +47,8 @@ def use_all_cores() -> str | None:
                 f"or set jax.config.update('jax_num_cpu_devices', {num_cores}) first, to use all cores"
             )
         return None
-    if _SMALL_LOOPS.split("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_SMALL_LOOPS}".strip()
+    if SMALL_LOOPS.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     return None
 
 

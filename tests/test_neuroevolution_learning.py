@@ -52,11 +52,19 @@ def test_scores_at_the_budget() -> None:
     [
         ({"tasks": ("CartPole-v2",)}, r"tasks = \['CartPole-v2'\]: scale smoke has CartPole-v1"),
         ({"methods": ("EZ",)}, r"methods = \['EZ'\]: scale smoke has ES, GA, PPO, random search"),
+        ({"generations": 0}, r"generations = 0: expected at least 1"),
     ],
 )
 def test_what_the_scale_has_not_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         deep_neuroevolution.main(deep_neuroevolution.Config(**asked))
+
+
+def test_another_number_of_generations_is_for_those_that_evolve() -> None:
+    """Of 8 individuals, and 2 candidates twice, for 100 steps at most; PPO plays the budget."""
+    task = deep_neuroevolution.SCALES["smoke"].tasks[0].lasting(7)
+    lengths = {method: task.part(method, 2).all_settings["total_steps"] for method in task.methods}
+    assert lengths == {"ES": 7 * 800, "GA": 7 * 1_200, "random search": 7 * 1_200, "PPO": 8_192}
 
 
 @pytest.mark.thorough

@@ -29,6 +29,7 @@ from jaxrl.results import Results
 from jaxrl.run_files import refuse_other_run
 from jaxrl.runner import executions, merge, missing
 from jaxrl.runtime import (
+    SMALL_LOOPS,
     Layout,
     choose_layout,
     over_runs,
@@ -575,6 +576,7 @@ def test_devices_share_the_population_of_a_run(tmp_path: Path) -> None:
 
 def test_devices_that_were_asked_for_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "xla_force_host_platform_device_count" in os.environ["XLA_FLAGS"]
+    assert SMALL_LOOPS in os.environ["XLA_FLAGS"]  # what is tested is what runs
     assert use_all_cores() is None
     code = "import jax, jaxrl; {}; print(jaxrl.use_all_cores()); print(jax.device_count())"
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=1")

@@ -121,7 +121,7 @@ AREAS: dict[str, tuple[Figure, ...]] = {
                "dcrl_iteration_seconds_ours", "dcrl_iteration_seconds_qdax", "", f"{_QDAX}, mended to import"),
     ),
     "neuroevolution": (
-        Figure(r"(ga|es)_(cartpole|hard_maze)_(\d+)", "{0} on {1}, population {2}; generations, ours on both cores; "
+        Figure(r"(ga|es)_(cartpole|hard_maze)_(\d+)", "{0} on {1}, population {2}; generations, ours on all cores; "
                "ratio at equal lengths of episodes", "/s", "{0}_{1}_{2}_generations_per_second", "", "{0}_{1}_{2}",
                _EVOSAX, at_least(1.5)),
         Figure(r"(ga|es)_one_core_(cartpole|hard_maze)_(\d+)", "{0} on {1}, population {2}; generations, on one core",
